@@ -1,0 +1,1 @@
+"""Durable, authenticated publish/subscribe broker on one ZeroMQ ROUTER."""
