@@ -1,25 +1,8 @@
-import json
-from pathlib import Path
-from typing import Any
-
 import pytest
-from atoll_token import Claims, PublicKey, SigningKey, Verifier
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from samples import Clock
 
-NOW = 1_795_400_000
-VECTORS = Path(__file__).parents[3] / "auth" / "spec" / "vectors"
-
-
-def load(name: str) -> Any:
-    return json.loads((VECTORS / name).read_text(encoding="utf-8"))
-
-
-class Clock:
-    def __init__(self, now: float = NOW) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
+from atoll_token import PublicKey, SigningKey, Verifier
 
 
 @pytest.fixture
@@ -45,18 +28,3 @@ def keys(key: SigningKey, other_key: SigningKey) -> dict[str, PublicKey]:
 @pytest.fixture
 def verifier(keys: dict[str, PublicKey], clock: Clock) -> Verifier:
     return Verifier(keys.get, issuer="atoll-auth", audience="atoll", typ="access", clock=clock)
-
-
-def claims(**changes: Any) -> Claims:
-    base: dict[str, Any] = {
-        "iss": "atoll-auth",
-        "sub": "anna",
-        "aud": "atoll",
-        "scope": "orders:*",
-        "jti": "one",
-        "iat": NOW,
-        "nbf": NOW,
-        "exp": NOW + 600,
-        "typ": "access",
-    }
-    return Claims(**{**base, **changes})
