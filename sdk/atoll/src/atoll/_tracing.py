@@ -1,0 +1,115 @@
+"""Spans along an event's way, by the OpenTelemetry API alone; without a provider they cost next to nothing.
+
+    publish orders.order.placed.v1     producer span, made at the append; its context is the event's `traceparent`
+      relay orders.order.placed.v1     append → PUBACK, a child of it
+      process orders.order.placed.v1   consumer span in another process: child of the stored context, and a link to it
+
+The link is what the conventions ask for; the parent is what makes one trace in the viewer. Attributes are few and
+bounded: topic, event id, group, batch size. Never `data`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+)
+from opentelemetry.util.types import AttributeValue
+
+_PARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+_ERROR_LENGTH_MAX = 200
+_tracer = trace.get_tracer("atoll")
+
+
+@contextlib.contextmanager
+def publishing(topic: str, event_id: str) -> Iterator[str | None]:
+    """The producer span around the append; yields the `traceparent` to store, or None without a trace."""
+    with _tracer.start_as_current_span(
+        f"publish {topic}", kind=SpanKind.PRODUCER, attributes=_messaging("publish", "send", topic, event_id)
+    ) as span:
+        yield traceparent(span.get_span_context())
+
+
+@contextlib.contextmanager
+def processing(topic: str, event_id: str, group: str, attempt: int, parent: str | None) -> Iterator[Span]:
+    """The consumer span around a handler: child of the stored context, with a link to it."""
+    stored = span_context(parent)
+    attributes = _messaging("process", "process", topic, event_id)
+    attributes["messaging.consumer.group.name"] = group
+    attributes["atoll.attempt"] = attempt
+    with _tracer.start_as_current_span(
+        f"process {topic}",
+        context=_context(stored),
+        kind=SpanKind.CONSUMER,
+        attributes=attributes,
+        links=[Link(stored)] if stored else None,
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as span:
+        try:
+            yield span
+        except Exception as error:
+            fail(span, f"{type(error).__name__}: {error}")
+            raise
+
+
+def relaying(topic: str, event_id: str, parent: str | None) -> Span:
+    """Starts the relay's span; end it when the PUBACK has come or the session is lost."""
+    attributes = _messaging("relay", "send", topic, event_id)
+    return _tracer.start_span(
+        f"relay {topic}", context=_context(span_context(parent)), kind=SpanKind.CLIENT, attributes=attributes
+    )
+
+
+def fail(span: Span, text: str) -> None:
+    """Marks the span as failed, with a bounded text."""
+    span.set_status(Status(StatusCode.ERROR, text[:_ERROR_LENGTH_MAX]))
+
+
+def span_context(parent: str | None) -> SpanContext | None:
+    """Reads a `traceparent`; None if there is none or it is not one."""
+    match = _PARENT.fullmatch(parent) if parent else None
+    if match is None:
+        return None
+    context = SpanContext(int(match[1], 16), int(match[2], 16), is_remote=True, trace_flags=TraceFlags(int(match[3], 16)))
+    return context if context.is_valid else None
+
+
+def traceparent(context: SpanContext) -> str | None:
+    """Writes a `traceparent`; None without a trace."""
+    if not context.is_valid:
+        return None
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+
+
+def trace_id() -> str | None:
+    """The current trace's id, for logs and problems."""
+    context = trace.get_current_span().get_span_context()
+    return f"{context.trace_id:032x}" if context.is_valid else None
+
+
+def _context(parent: SpanContext | None) -> Context:
+    # An empty context, not the current one: a relay or a writer thread must not adopt whatever span is open there.
+    return trace.set_span_in_context(NonRecordingSpan(parent), Context()) if parent else Context()
+
+
+def _messaging(operation: str, operation_type: str, topic: str, event_id: str) -> dict[str, AttributeValue]:
+    return {
+        "messaging.system": "atoll",
+        "messaging.operation.name": operation,
+        "messaging.operation.type": operation_type,
+        "messaging.destination.name": topic,
+        "messaging.message.id": event_id,
+    }
