@@ -41,6 +41,16 @@ def test_only_a_new_beat_is_a_sign_of_life() -> None:
     assert revoked.silent_seconds() == 0, "another process of auth is"
 
 
+def test_list_from_the_disk_revokes_but_makes_nothing_a_sign_of_life() -> None:
+    revoked = RevocationList(Clock())
+    revoked.restore(value(7, tokens={"one": NOW}))
+    assert revoked.is_revoked(claims())
+    revoked.update(value(41))
+    assert revoked.silent_seconds() == float("inf"), "the broker may have repeated an old value"
+    revoked.update(value(42))
+    assert revoked.silent_seconds() == 0
+
+
 @pytest.mark.parametrize("nonsense", [None, [], {}, {"boot": "b", "beat": "1"}, {"boot": "b", "beat": 1, "tokens": []}])
 def test_nonsense_changes_nothing(nonsense: object) -> None:
     revoked = RevocationList()

@@ -41,14 +41,24 @@ class RevocationList:
         self._clock = clock
         self._latest: Revocations | None = None
         self._heard: float | None = None
+        self._restored = False
 
     def update(self, value: Any) -> None:
         """Take the value of WATCH(revocations). ValueError if it is not one; the list stays as it was."""
         new = msgspec.convert(value, Revocations)
         before = self._latest
-        if before is not None and (new.boot, new.beat) != (before.boot, before.beat):
+        if not self._restored and before is not None and (new.boot, new.beat) != (before.boot, before.beat):
             self._heard = self._clock()
+        self._restored = False
         self._latest = new
+
+    def restore(self, value: Any) -> None:
+        """Take a list that was stored by an earlier process, before the first `update`. ValueError as there.
+
+        The value that arrives next differs from it and may be old all the same, so it is no sign of life yet.
+        """
+        self._latest = msgspec.convert(value, Revocations)
+        self._restored = True
 
     def is_revoked(self, claims: Claims) -> bool:
         """By the newest list that has arrived. With no list at all nothing is revoked: ask `silent_seconds` too."""
