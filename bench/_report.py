@@ -1,0 +1,31 @@
+"""What every measurement prints beside its figures: the machine, the cores, the settings."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from collections.abc import Sequence
+
+
+def machine() -> str:
+    """One line about where this was measured."""
+    model = "unknown processor"
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as info:
+            model = next(line.split(":", 1)[1].strip() for line in info if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+
+
+def percentile(values: Sequence[float], fraction: float) -> float:
+    """The value below which `fraction` of the sorted values lie (nearest rank)."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * fraction))]
+
+
+def median_and_range(values: Sequence[float], unit: str) -> str:
+    """`median (lowest–highest of n runs) unit`."""
+    middle = statistics.median(values)
+    return f"{middle:,.0f} ({min(values):,.0f}–{max(values):,.0f}, {len(values)} runs) {unit}"

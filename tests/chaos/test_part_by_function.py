@@ -1,0 +1,142 @@
+"""The table: which part is dead x which function must go on. It is the promise of the whole, so it is the parameters."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from uuid import uuid4
+
+import pytest
+
+from fleet import Fleet, http
+from polling import poll_until
+
+Check = Callable[[Fleet], None]
+
+
+def accepts_orders(shop: Fleet) -> None:
+    """An order is accepted (202): it is safe in orders' own database."""
+    shop.place(f"table-{uuid4()}")
+
+
+def confirms_orders(shop: Fleet) -> None:
+    """An order goes all the way."""
+    shop.wait_order(shop.place(f"table-{uuid4()}"), "confirmed")
+
+
+def reads_orders(shop: Fleet) -> None:
+    """The list of orders answers."""
+    assert shop.call("GET", "/orders?limit=1").status == 200
+
+
+def reads_stock(shop: Fleet) -> None:
+    """Stock answers."""
+    assert shop.call("GET", "/stock/85123A").status == 200
+
+
+def reads_sales(shop: Fleet) -> None:
+    """Sales answer."""
+    assert shop.call("GET", "/sales?by=day").status == 200
+
+
+def issues_tokens(shop: Fleet) -> None:
+    """Auth gives out a token."""
+    shop.grant({"grant_type": "client_credentials"})
+
+
+def shows_status(shop: Fleet) -> None:
+    """The operator sees the state of every part."""
+    assert shop.status()["broker"]["pid"] or shop.status()["broker"]["state"] != "running"
+
+
+def survives_a_gateway_restart(shop: Fleet) -> None:
+    """A gateway that starts without bus and auth serves from the routes and keys that it kept on disk."""
+    old = shop.signal("gateway", signal.SIGKILL)
+    shop.wait_back("gateway", old)
+    poll_until("stock to answer", lambda: shop.call("GET", "/stock/85123A").status, lambda s: s == 200, seconds=10)
+
+
+#: dead part -> the functions that must go on without it
+TABLE: dict[str, tuple[Check, ...]] = {
+    "payments": (accepts_orders, reads_orders, reads_stock, reads_sales, issues_tokens, shows_status),
+    "inventory": (accepts_orders, reads_orders, reads_sales, issues_tokens, shows_status),
+    "sales": (accepts_orders, confirms_orders, reads_orders, reads_stock, issues_tokens, shows_status),
+    "orders": (reads_stock, reads_sales, issues_tokens, shows_status),
+    "auth": (accepts_orders, confirms_orders, reads_orders, reads_stock, reads_sales, shows_status,
+             survives_a_gateway_restart),
+    "broker": (accepts_orders, reads_orders, reads_stock, reads_sales, issues_tokens, shows_status,
+               survives_a_gateway_restart),
+    "ops": (accepts_orders, confirms_orders, reads_orders, reads_stock, reads_sales, issues_tokens, shows_status),
+}  # fmt: skip
+
+
+@contextmanager
+def dead(shop: Fleet, part: str) -> Iterator[None]:
+    """Kill a part with SIGKILL and keep it down for the block."""
+    if part == "ops":
+        os.kill(shop.pid("agent"), signal.SIGKILL)
+        os.kill(shop.pid("control"), signal.SIGKILL)
+        try:
+            yield
+        finally:
+            shop.up()
+        return
+    shop.signal(part, signal.SIGKILL)
+    shop.atoll("stop", part)
+    assert shop.status()[part]["pid"] is None
+    try:
+        yield
+    finally:
+        shop.atoll("start", part)
+        poll_until(
+            f"{part} to run", lambda: shop.status()[part]["state"], lambda s: s in ("running", "degraded"), seconds=20
+        )
+
+
+@pytest.mark.parametrize(
+    ("part", "function"),
+    [pytest.param(part, check, id=f"{part}-{check.__name__}") for part, checks in TABLE.items() for check in checks],
+)
+def test_without_the_part_the_function_goes_on(shop: Fleet, part: str, function: Check) -> None:
+    shop.token()  # issued before: a token outlives the death of auth
+    with dead(shop, part):
+        function(shop)
+
+
+@pytest.mark.parametrize("part", ["payments", "inventory", "broker", "sales"])
+def test_what_was_accepted_meanwhile_is_confirmed_afterwards(shop: Fleet, part: str) -> None:
+    shop.token()
+    with dead(shop, part):
+        placed = [shop.place(f"meanwhile-{uuid4()}") for _ in range(5)]
+    for order_id in placed:
+        shop.wait_order(order_id, "confirmed", seconds=30)
+
+
+def test_sagas_under_way_end_without_the_gateway(shop: Fleet) -> None:
+    shop.atoll("pause", "payments")
+    placed = [shop.place(f"no-gateway-{uuid4()}") for _ in range(3)]
+    with dead(shop, "gateway"):
+        shop.atoll("resume", "payments")
+        shop.wait_settled()
+        with shop.database("orders") as database:
+            marks = ",".join("?" * len(placed))
+            rows = database.execute(f"SELECT status FROM orders WHERE id IN ({marks})", placed).fetchall()
+        assert [row["status"] for row in rows] == ["confirmed"] * len(placed)
+
+
+def test_a_dead_part_is_named_to_the_client(shop: Fleet) -> None:
+    """The control of this table: without the part its own function is gone, and the client is told which."""
+    with dead(shop, "orders"):
+        answer = shop.call("GET", "/orders?limit=1")
+        assert answer.status in (502, 503)
+        assert "orders" in answer.raw.decode()
+        assert answer.headers["content-type"].startswith("application/problem+json")
+    with dead(shop, "auth"):
+        answer = http(
+            "POST", f"{shop.gateway}/auth/token", data=b"grant_type=client_credentials",
+            headers={"Content-Type": "application/x-www-form-urlencoded"},
+        )  # fmt: skip
+        assert answer.status in (502, 503)
+        assert "auth" in answer.raw.decode()

@@ -1,0 +1,43 @@
+"""Fixtures of the suites that span parts."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fleet import Fleet, fleet
+from invoices import REAL
+
+
+@contextmanager
+def _directory() -> Iterator[Path]:
+    """A temporary directory with a short path: a Unix socket's may have 108 bytes."""
+    with tempfile.TemporaryDirectory(prefix="atoll-", ignore_cleanup_errors=True) as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def state() -> Iterator[Path]:
+    """An empty state directory of the test's own, removed afterwards."""
+    with _directory() as path:
+        yield path / "state"
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[Fleet]:
+    """One running system for all tests of a module that do not break it."""
+    with _directory() as path, fleet(path / "state") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def real_orders() -> Path:
+    """The real invoices, which lie beside the repository."""
+    if not REAL.exists():
+        pytest.skip(f"real orders: {REAL.name} is not in ../shared/data (see README, tests)")
+    return REAL
+

@@ -1,0 +1,368 @@
+"""A whole Atoll of its own, for a test: real processes on free ports in a state directory that the test made.
+
+Everything goes through what a user has: the `./atoll` command, HTTP through the gateway, signals. Where a test must
+see deeper (how many effects a database holds), it opens that service's database read-only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from polling import poll_until
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+LAUNCHER = REPOSITORY / "atoll"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer: status, headers (lower case names), body parsed if it is JSON."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+    raw: bytes
+
+    @property
+    def code(self) -> str:
+        """The problem's code, or "" when the body is none."""
+        return str(self.body.get("code", "")) if isinstance(self.body, dict) else ""
+
+
+def http(
+    method: str,
+    url: str,
+    *,
+    body: object = None,
+    data: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    seconds: float = 15,
+) -> Answer:
+    """One HTTP call. A status is an answer, never an exception; a refused or broken connection is an OSError."""
+    sent = dict(headers or {})
+    if body is not None:
+        data = json.dumps(body).encode()
+    if data is not None:
+        sent.setdefault("Content-Type", "application/json")
+    request = urllib.request.Request(url, data=data, headers=sent, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=seconds) as response:
+            return _answer(response.status, response.headers, response.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return _answer(error.code, error.headers, error.read())
+
+
+def _answer(status: int, headers: Any, raw: bytes) -> Answer:
+    kind = headers.get("Content-Type", "")
+    parsed = json.loads(raw) if raw and "json" in kind else None
+    return Answer(status, {name.lower(): value for name, value in headers.items()}, parsed, raw)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command did: exit code, output (stdout and stderr together), seconds."""
+
+    code: int
+    output: str
+    seconds: float
+
+
+class Fleet:
+    """One running system. Create it by `fleet(...)`, which also ends it."""
+
+    def __init__(self, state: Path, mesh: Path) -> None:
+        self.state = state
+        self.mesh = mesh
+        self._token = ""
+        self._token_until = 0.0
+
+    # ---- the command -----------------------------------------------------------------------------------------
+
+    def atoll(self, *words: str, seconds: float = 120, check: bool = True) -> Ran:
+        """Run `./atoll VERB … --state …`; with `check`, a non-zero exit is an AssertionError with its output."""
+        began = time.monotonic()
+        done = subprocess.run(
+            [str(LAUNCHER), *words, "--state", str(self.state)],
+            cwd=REPOSITORY, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL, timeout=seconds, check=False,
+        )  # fmt: skip
+        ran = Ran(done.returncode, done.stdout, time.monotonic() - began)
+        assert not check or ran.code == 0, f"./atoll {' '.join(words)} exited {ran.code}:\n{ran.output}\n{self.tails()}"
+        return ran
+
+    def up(self, *words: str, seconds: float = 180) -> Ran:
+        """`./atoll up --detach` on the ports that the state already has, or free ones."""
+        return self.atoll("up", "--detach", "--ports", "0", "--mesh", str(self.mesh), *words, seconds=seconds)
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        """`status --json`: name -> its (first) part."""
+        done = subprocess.run(
+            [str(LAUNCHER), "status", "--json", "--state", str(self.state)],
+            cwd=REPOSITORY, text=True, capture_output=True, timeout=60, check=False,
+        )  # fmt: skip
+        parts = json.loads(done.stdout)["parts"]
+        return {part["name"]: part for part in parts}
+
+    def pid(self, name: str) -> int:
+        """The process that fills the slot now. Raises AssertionError if none does."""
+        pid = self.status()[name]["pid"]
+        assert pid, f"{name} has no process"
+        return int(pid)
+
+    def signal(self, name: str, number: signal.Signals, pid: int | None = None) -> int:
+        """Send a signal to a part's process group, the way an operating system would; its pid."""
+        pid = pid or self.pid(name)
+        os.killpg(os.getpgid(pid), number)
+        return pid
+
+    def wait_back(self, name: str, old_pid: int, seconds: float = 15) -> int:
+        """Wait until the slot is filled by another process and ready; its pid."""
+        part = poll_until(
+            f"{name} to be back after pid {old_pid}",
+            lambda: self.status()[name],
+            lambda seen: seen["pid"] and seen["pid"] != old_pid and seen["state"] in ("running", "degraded"),
+            seconds=seconds,
+        )
+        return int(part["pid"])
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process that carries this state directory in its environment or command line."""
+        return processes_of(self.state)
+
+    def pss_bytes(self) -> int:
+        """Σ PSS of the fleet: memory with shared pages divided among their users."""
+        total = 0
+        for process in self.processes():
+            try:
+                total += process.memory_full_info().pss
+            except psutil.NoSuchProcess:
+                continue
+        return total
+
+    # ---- HTTP ------------------------------------------------------------------------------------------------
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """`credentials.json`."""
+        found: dict[str, str] = json.loads((self.state / "credentials.json").read_text())
+        return found
+
+    @property
+    def gateway(self) -> str:
+        """Base URL of the gateway."""
+        return self.credentials["gateway"].rstrip("/")
+
+    def token(self, scope: str | None = None) -> str:
+        """An access token of the demo client; cached when no scope is named."""
+        if scope is None and time.monotonic() < self._token_until:
+            return self._token
+        asked = {"grant_type": "client_credentials"} | ({"scope": scope} if scope else {})
+        token = self.grant(asked).body["access_token"]
+        if scope is None:
+            self._token, self._token_until = token, time.monotonic() + 60
+        return str(token)
+
+    def grant(self, form: dict[str, str]) -> Answer:
+        """`POST /auth/token` with the demo client's credentials beside `form`."""
+        known = self.credentials
+        sent = {"client_id": known["client_id"], "client_secret": known["client_secret"]} | form
+        answer = http(
+            "POST",
+            f"{self.gateway}/auth/token",
+            data=urllib.parse.urlencode(sent).encode(),
+            headers={"Content-Type": "application/x-www-form-urlencoded"},
+        )
+        assert answer.status == 200, f"token refused: {answer.status} {answer.raw!r}"
+        return answer
+
+    def call(self, method: str, path: str, body: object = None, *, token: str | None = None, **more: Any) -> Answer:
+        """One call through the gateway with a token (default: the demo client's)."""
+        headers = {"Authorization": f"Bearer {token if token is not None else self.token()}"} | more.pop("headers", {})
+        return http(method, self.gateway + path, body=body, headers=headers, **more)
+
+    def place(self, invoice: str, *, sku: str = "85123A", quantity: int = 6, price: str = "2.55", lines: int = 1) -> str:
+        """Place a small order; its id. Raises AssertionError unless it is accepted."""
+        answer = self.call("POST", "/orders", order(invoice, sku=sku, quantity=quantity, price=price, lines=lines))
+        assert answer.status == 202, f"order {invoice}: {answer.status} {answer.raw!r}"
+        return str(answer.headers["location"].rsplit("/", 1)[1])
+
+    def order_status(self, order_id: str) -> str:
+        """`status` of an order, through the gateway."""
+        answer = self.call("GET", f"/orders/{order_id}")
+        assert answer.status == 200, answer
+        return str(answer.body["status"])
+
+    def wait_order(self, order_id: str, status: str, seconds: float = 20) -> Answer:
+        """Wait until an order has a status; the answer that showed it."""
+        return poll_until(
+            f"order {order_id} to be {status}",
+            lambda: self.call("GET", f"/orders/{order_id}"),
+            lambda answer: answer.status == 200 and answer.body["status"] == status,
+            seconds=seconds,
+        )
+
+    # ---- inside ----------------------------------------------------------------------------------------------
+
+    def port(self, name: str) -> int:
+        """The HTTP port of a part."""
+        return int(self.status()[name]["port"])
+
+    def metrics(self, name: str, port: int | None = None) -> dict[str, float]:
+        """A part's `/metrics`: sample with labels as printed -> value."""
+        answer = http("GET", f"http://127.0.0.1:{port or self.port(name)}/metrics", seconds=3)
+        found = {}
+        for line in answer.raw.decode().splitlines():
+            if line and not line.startswith("#"):
+                sample, value = line.rsplit(" ", 1)
+                found[sample] = float(value)
+        return found
+
+    def lags(self) -> dict[str, float]:
+        """Events not yet handled, by group (and dead letters beside them as `GROUP dead`)."""
+        seen = self.metrics("broker")
+        lags = {_label(sample): value for sample, value in seen.items() if sample.startswith("atoll_group_lag{")}
+        dead = {
+            _label(sample) + " dead": value
+            for sample, value in seen.items()
+            if sample.startswith("atoll_group_dead_letters{") and value
+        }
+        return lags | dead
+
+    def wait_settled(self, seconds: float = 60) -> None:
+        """Wait until every group's lag is 0 and every outbox is empty (twice in a row: an ack may fill an outbox)."""
+
+        def quiet() -> dict[str, float]:
+            waiting = {f"{name} outbox": float(self.outbox(name)) for name in ("orders", "inventory", "payments")}
+            return {name: value for name, value in (self.lags() | waiting).items() if value and "dead" not in name}
+
+        for _ in range(2):
+            poll_until("every lag and outbox to be 0", quiet, lambda left: not left, seconds=seconds, every=0.1)
+
+    @contextmanager
+    def database(self, name: str) -> Iterator[sqlite3.Connection]:
+        """A service's database, read-only: the test counts effects where they are."""
+        path = self.database_path(name)
+        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)
+        connection.row_factory = sqlite3.Row
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def database_path(self, name: str) -> Path:
+        """Where the one database of a service lies."""
+        found = sorted((self.state / "data" / f"{name}-1").glob("*.sqlite*"))
+        files = [path for path in found if not path.name.endswith(("-wal", "-shm"))]
+        assert len(files) == 1, f"{name} should own exactly one database, has {files}"
+        return files[0]
+
+    def outbox(self, name: str) -> int:
+        """Events that a service has committed and the broker has not yet acknowledged."""
+        with self.database(name) as database:
+            return int(database.execute("SELECT count(*) FROM atoll_outbox").fetchone()[0])
+
+    def tails(self, lines: int = 15) -> str:
+        """The last lines of every log, for a failure's message."""
+        parts = []
+        for path in sorted((self.state / "logs").glob("*.log")):
+            tail = path.read_text(errors="replace").splitlines()[-lines:]
+            parts.append(f"--- {path.name}\n" + "\n".join(line[:400] for line in tail))
+        return "\n".join(parts)
+
+
+def order(
+    invoice: str, *, sku: str = "85123A", quantity: int = 6, price: str = "2.55", lines: int = 1
+) -> dict[str, Any]:
+    """The body of `POST /orders` or `/returns`."""
+    line = {"sku": sku, "description": "WHITE HANGING HEART T-LIGHT HOLDER", "quantity": quantity, "unit_price": price}
+    return {
+        "invoice": invoice,
+        "customer": "17850",
+        "country": "United Kingdom",
+        "placed_at": "2010-12-01T08:26:00Z",
+        "lines": [dict(line) for _ in range(lines)],
+    }
+
+
+def _label(sample: str) -> str:
+    found = re.search(r'group="([^"]+)"', sample)
+    assert found, f"no group label in {sample}"
+    return found.group(1)
+
+
+def processes_of(state: Path) -> list[psutil.Process]:
+    """Every process that carries a state directory in its command line or environment, but not the asker."""
+    wanted = str(state)
+    found = []
+    for process in psutil.process_iter():
+        if process.pid == os.getpid():
+            continue
+        try:
+            carries = any(wanted in word for word in process.cmdline()) or any(
+                wanted in value for value in process.environ().values()
+            )
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        if carries and process.status() != psutil.STATUS_ZOMBIE:
+            found.append(process)
+    return found
+
+
+def write_mesh(
+    path: Path,
+    *,
+    settings: Mapping[str, Mapping[str, str]] | None = None,
+    changes: Mapping[str, str] | None = None,
+    append: str = "",
+) -> Path:
+    """A copy of the repository's mesh.toml with settings of parts replaced or added, and lines changed.
+
+    `changes` maps a line as it stands to its replacement; a line that is not there is an AssertionError, so a test can
+    not silently run on defaults.
+    """
+    text = (REPOSITORY / "mesh.toml").read_text()
+    for old, new in (changes or {}).items():
+        assert f"\n{old}\n" in text, f"mesh.toml has no line {old!r}"
+        text = text.replace(f"\n{old}\n", f"\n{new}\n")
+    for part, values in (settings or {}).items():
+        for name, value in values.items():
+            text, count = re.subn(rf'(?m)^{name} = ".*"$', f'{name} = "{value}"', text)
+            if count == 0:
+                header = f"[part.{part}.settings]"
+                if header not in text:
+                    text += f"\n{header}\n"
+                text = text.replace(header, f'{header}\n{name} = "{value}"')
+    path.write_text(text + append)
+    return path
+
+
+@contextmanager
+def fleet(state: Path, mesh: Path | None = None, *words: str) -> Iterator[Fleet]:
+    """A running system in `state`, ended (and checked to be gone) when the block ends."""
+    running = Fleet(state, mesh or REPOSITORY / "mesh.toml")
+    try:
+        running.up(*words)
+        yield running
+    finally:
+        ended = running.atoll("down", check=False)
+        left = processes_of(state)
+        for process in left:
+            process.kill()
+        assert not left, f"`down` left {left} behind:\n{ended.output}"

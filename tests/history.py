@@ -1,0 +1,104 @@
+"""Do the books balance? Effects are counted in the databases that hold them; inbox rows count for nothing.
+
+Every check is an assertion with both figures. The same function judges runs in peace, under fire and with planted
+faults; the last must make it fail, or it proves nothing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from decimal import Decimal
+
+from fleet import Fleet
+from invoices import Book
+
+#: Money in the databases is in ten-thousandths.
+SCALE = 10_000
+
+
+def captured(shop: Fleet, order_id: str) -> list[Decimal]:
+    """Every capture of an order."""
+    with shop.database("payments") as database:
+        rows = database.execute("SELECT amount FROM payments WHERE order_id = ?", (order_id,)).fetchall()
+    return [Decimal(row["amount"]) / SCALE for row in rows]
+
+
+def refunded(shop: Fleet, reference: str) -> list[Decimal]:
+    """Every refund of an order or a return."""
+    with shop.database("payments") as database:
+        rows = database.execute("SELECT amount FROM refunds WHERE reference = ?", (reference,)).fetchall()
+    return [Decimal(row["amount"]) / SCALE for row in rows]
+
+
+def assert_books_balance(shop: Fleet, book: Book, settle_seconds: float = 60) -> None:
+    """Every invoice of `book` had each of its effects exactly once, and there is nothing else."""
+    shop.wait_settled(settle_seconds)
+    dead = {name: count for name, count in shop.lags().items() if name.endswith(" dead")}
+    assert not dead, f"dead letters: {dead}"
+    _assert_orders_are_final(shop, book)
+    _assert_stock_moved_once_a_line(shop, book)
+    _assert_money_moved_once(shop, book)
+    _assert_sales_counted_once(shop, book)
+
+
+def _assert_orders_are_final(shop: Fleet, book: Book) -> None:
+    with shop.database("orders") as database:
+        orders = {row["invoice"]: row["status"] for row in database.execute("SELECT invoice, status FROM orders")}
+        returns = {row["invoice"]: row["status"] for row in database.execute("SELECT invoice, status FROM returns")}
+        refused = database.execute("SELECT count(*) FROM atoll_outbox").fetchone()[0]
+    assert refused == 0, f"{refused} events of orders never left its outbox"
+    assert set(orders) == set(book.orders), "orders of another file, or missing ones"
+    assert set(returns) == set(book.returns)
+    open_orders = {invoice: status for invoice, status in orders.items() if status != "confirmed"}
+    assert not open_orders, f"not confirmed: {open_orders}"
+    assert set(returns.values()) <= {"refunded"}, returns
+
+
+def _assert_stock_moved_once_a_line(shop: Fleet, book: Book) -> None:
+    wanted: dict[str, int] = defaultdict(int)
+    for kind in (book.orders, book.returns, book.write_offs):
+        for rows in kind.values():
+            for row in rows:
+                # An order's units leave the stock; a return's and a write-off's are negative in the file already:
+                # the one comes back, the other is gone.
+                gone = kind is book.write_offs
+                wanted[row["StockCode"]] += int(row["Quantity"]) if gone else -int(row["Quantity"])
+    with shop.database("inventory") as database:
+        rows = database.execute("SELECT sku, sum(quantity) AS moved, count(*) AS lines FROM movements GROUP BY sku")
+        moved = {row["sku"]: (row["moved"], row["lines"]) for row in rows}
+        off = database.execute(
+            "SELECT sku, available FROM stock JOIN (SELECT sku, sum(quantity) AS moved FROM movements GROUP BY sku)"
+            " USING (sku) WHERE available <> opening + moved"
+        ).fetchall()
+    lines = sum(count for _, count in moved.values())
+    assert lines == book.lines(), f"{lines} stock movements for {book.lines()} lines"
+    differ = {sku: (units, wanted[sku]) for sku, (units, _) in moved.items() if units != wanted[sku]}
+    assert not differ, f"stock moved, should have moved: {differ}"
+    assert not off, f"stock is not its opening plus its movements: {[tuple(row) for row in off]}"
+
+
+def _assert_money_moved_once(shop: Fleet, book: Book) -> None:
+    with shop.database("orders") as database:
+        confirmed = dict(database.execute("SELECT id, total FROM orders WHERE status = 'confirmed'").fetchall())
+        returned = dict(database.execute("SELECT id, total FROM returns").fetchall())
+    with shop.database("payments") as database:
+        payments = database.execute("SELECT order_id, amount FROM payments").fetchall()
+        refunds = database.execute("SELECT reference, amount FROM refunds").fetchall()
+    assert len(payments) == len(confirmed), f"{len(payments)} captures for {len(confirmed)} confirmed orders"
+    assert {row["order_id"]: row["amount"] for row in payments} == confirmed
+    assert len(refunds) == len(returned), f"{len(refunds)} refunds for {len(returned)} returns"
+    assert {row["reference"]: row["amount"] for row in refunds} == returned
+    net = Decimal(sum(row["amount"] for row in payments) - sum(row["amount"] for row in refunds)) / SCALE
+    assert net == book.sums("total")[""].revenue, f"captures less refunds: {net}"
+
+
+def _assert_sales_counted_once(shop: Fleet, book: Book) -> None:
+    with shop.database("sales") as database:
+        counted = database.execute("SELECT id, count(*) AS times FROM documents GROUP BY id").fetchall()
+    twice = [row["id"] for row in counted if row["times"] != 1]
+    assert not twice, f"sales counted more than once: {twice}"
+    assert len(counted) == len(book.orders) + len(book.returns)
+    total = shop.call("GET", "/sales?by=country").body["total"]
+    wanted = book.sums("total")[""]
+    found = (Decimal(total["revenue"]), total["units"], total["orders"])
+    assert found == (wanted.revenue, wanted.units, len(wanted.orders)), f"/sales says {found}"

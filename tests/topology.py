@@ -1,0 +1,79 @@
+"""What the tests expect of the system, written by hand: no product code imports this, and it reads none.
+
+When a part, a topic or a group changes, this file changes with it, in the same commit, by somebody who meant it.
+"""
+
+from __future__ import annotations
+
+#: Every part that `./atoll up` starts, with the folder it is built from.
+PARTS = {
+    "broker": "broker",
+    "auth": "auth",
+    "gateway": "gateway",
+    "control": "ops",
+    "orders": "services/orders",
+    "inventory": "services/inventory",
+    "payments": "services/payments",
+    "sales": "services/sales",
+}
+
+SERVICES = ("orders", "inventory", "payments", "sales")
+
+#: The only code that two parts may both install.
+SDKS = {"atoll": "sdk/atoll", "atoll_token": "sdk/atoll-token"}
+
+#: Import name of each deployable -> its folder.
+DEPLOYABLES = {
+    "atoll_broker": "broker",
+    "atoll_auth": "auth",
+    "atoll_gateway": "gateway",
+    "atoll_ops": "ops",
+    "atoll_orders": "services/orders",
+    "atoll_inventory": "services/inventory",
+    "atoll_payments": "services/payments",
+    "atoll_sales": "services/sales",
+}
+
+#: Who publishes what (topic -> publisher) ...
+TOPICS = {
+    "orders.order.placed.v1": "orders",
+    "orders.order.confirmed.v1": "orders",
+    "orders.order.cancelled.v1": "orders",
+    "orders.return.received.v1": "orders",
+    "orders.return.refunded.v1": "orders",
+    "inventory.stock.reserved.v1": "inventory",
+    "inventory.stock.rejected.v1": "inventory",
+    "inventory.stock.released.v1": "inventory",
+    "inventory.stock.adjusted.v1": "inventory",
+    "payments.payment.captured.v1": "payments",
+    "payments.payment.declined.v1": "payments",
+    "payments.payment.refunded.v1": "payments",
+}
+
+#: ... and which group, of the service of the same name, listens to what.
+GROUPS = {
+    "orders": {
+        "inventory.stock.rejected.v1",
+        "payments.payment.captured.v1",
+        "payments.payment.declined.v1",
+        "payments.payment.refunded.v1",
+    },
+    "inventory": {"orders.order.placed.v1", "orders.order.cancelled.v1", "orders.return.refunded.v1"},
+    "payments": {
+        "orders.order.placed.v1",
+        "orders.order.cancelled.v1",
+        "orders.return.received.v1",
+        "inventory.stock.reserved.v1",
+    },
+    "sales": {"orders.order.confirmed.v1", "orders.return.refunded.v1"},
+}
+
+#: Route prefixes behind the gateway.
+PREFIXES = {
+    "/auth": "auth",
+    "/ops": "control",
+    "/orders": "orders",
+    "/returns": "orders",
+    "/stock": "inventory",
+    "/sales": "sales",
+}
