@@ -1,0 +1,96 @@
+"""`kill`, `stop`, `start`, `restart`, `pause`, `resume`: asked of control, which audits; of the agent if control is down.
+
+Control has to be operable when it is the thing that is down, so the agent takes the same request on its own socket.
+The agent's log then is the only record, and the command line says so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from typing import Any
+
+from atoll_ops import client, console, sockets
+from atoll_ops.errors import AgentGone, OperationError
+from atoll_ops.slots import Slot
+from atoll_ops.state import State
+
+_SECONDS = 5.0
+_FOLLOW_SECONDS_MAX = 120.0
+_LOOK_EVERY_SECONDS = 0.05
+
+
+class ControlDown(Exception):
+    """Nobody answers on control's socket."""
+
+
+def carry_out(state: State, act: str, slot: Slot, reason: str, seconds: float | None = None) -> int:
+    """Ask for an act and follow it to its end, a line a step. Raises OperationError if it is refused."""
+    try:
+        operation = _ask_control(state, act, slot, reason, seconds)
+    except ControlDown:
+        operation = _ask_agent(state, act, slot, reason, seconds)
+        console.problem("control is down: done by the agent itself, noted in logs/agent.log and not in the audit")
+    return _follow(state, operation)
+
+
+def control(state: State, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> Any:
+    """One call of the operators' API on the local socket; its JSON.
+
+    Raises ControlDown if nobody answers, OperationError with the problem's text for an error.
+    """
+    connection = sockets.UnixConnection(state.control_socket, _SECONDS)
+    try:
+        payload = json.dumps(body).encode() if body is not None else None
+        connection.request(method, path, payload, {"Content-Type": "application/json"} | (headers or {}))
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+    except (OSError, ValueError) as error:
+        raise ControlDown(str(error)) from error
+    finally:
+        connection.close()
+    if response.status >= 400:
+        raise OperationError(str(answer.get("detail") or answer.get("title")))
+    return answer
+
+
+def _ask_control(state: State, act: str, slot: Slot, reason: str, seconds: float | None) -> dict[str, Any]:
+    body = {"reason": reason} | ({"seconds": seconds} if seconds is not None else {})
+    path = f"/ops/instances/{slot.name}/{slot.instance}/{act}"
+    operation: dict[str, Any] = control(state, "POST", path, body, {"Idempotency-Key": uuid.uuid4().hex})
+    return operation
+
+
+def _ask_agent(state: State, act: str, slot: Slot, reason: str, seconds: float | None) -> dict[str, Any]:
+    request = {"act": act, "name": slot.name, "instance": slot.instance, "reason": reason, "seconds": seconds}
+    try:
+        answer = client.ask(state, do="act", by=f"local:{os.geteuid()}", **request)
+    except AgentGone as gone:
+        raise AgentGone("agent gone: `./atoll up` starts one, which adopts what runs") from gone
+    if "error" in answer:
+        raise OperationError(str(answer["error"]["text"]))
+    operation: dict[str, Any] = answer["operation"]
+    return operation
+
+
+def _follow(state: State, operation: dict[str, Any]) -> int:
+    """Print each step as it comes; 0 if it ended as meant. The agent is asked: control may be the target."""
+    shown, began = 0, operation["steps"][0]["at"]
+    title = f"{operation['name']}/{operation['instance']}"
+    deadline = time.monotonic() + _FOLLOW_SECONDS_MAX
+    while True:
+        for step in operation["steps"][shown:]:
+            text = f" ({step['text']})" if step["text"] else ""
+            console.say(title, f"{step['state']}{text}  {step['at'] - began:.1f} s")
+        shown = len(operation["steps"])
+        if operation["done"]:
+            return 0 if operation["ok"] else 1
+        if time.monotonic() > deadline:
+            raise OperationError(f"{title}: no end after {_FOLLOW_SECONDS_MAX:.0f} s; see `./atoll status`")
+        time.sleep(_LOOK_EVERY_SECONDS)
+        found = client.ask(state, do="operation", id=operation["id"])["operation"]
+        if found is None:
+            raise AgentGone("the agent was replaced meanwhile; see `./atoll status`")
+        operation = found

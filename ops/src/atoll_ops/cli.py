@@ -1,0 +1,296 @@
+"""The `./atoll` command line.
+
+Exit codes: 0 done · 1 refused or failed, with one line saying why · 2 wrong usage or system page · 3 `status`: not
+everything that should run runs · 130 interrupted.
+
+Imports stay inside the commands: `status` and `up` are used all day, and load no more than they need.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from atoll_ops.errors import OperationError
+from atoll_ops.state import State
+
+NOT_ALL_RUNNING = 3
+
+app = App(
+    name="atoll",
+    help="Event-driven services in Python: a failure stays where it happens.",
+    version_flags=[],
+    help_format="plaintext",
+    result_action="return_value",
+)
+group = App(name="group", help="Consumer groups on the bus.")
+dlq = App(name="dlq", help="Dead letters: events that a group gave up on.")
+app.command(group)
+app.command(dlq)
+
+StateOption = Annotated[Path | None, Parameter(name="--state", help="State directory; default .atoll in the repository.")]
+MeshOption = Annotated[Path | None, Parameter(name="--mesh", help="System page; default mesh.toml in the repository.")]
+Reason = Annotated[str, Parameter(name="--reason", help="Why; it goes into the audit.")]
+_BY_HAND = "at the command line"
+
+
+def root() -> Path:
+    """The repository, told by the launcher. Raises OperationError where nobody told."""
+    given = os.environ.get("ATOLL_ROOT")
+    if not given:
+        raise OperationError("ATOLL_ROOT is not set: run ./atoll, or set it to the repository's folder")
+    return Path(given)
+
+
+def state_of(given: Path | None) -> State:
+    """The state directory that a command means."""
+    return State(given if given is not None else root() / ".atoll")
+
+
+def page_of(given: Path | None) -> Path:
+    """The system page that a command means."""
+    return given if given is not None else root() / "mesh.toml"
+
+
+@app.command
+def up(
+    *, detach: bool = False, ports: int | None = None, only: str = "", mesh: MeshOption = None,
+    state: StateOption = None,
+) -> int:  # fmt: skip
+    """Set up what is missing, start every part, wait until all are ready.
+
+    Args:
+        detach: Return once everything is ready; without it, stay until Ctrl-C, which drains in reverse order.
+        ports: Base of all ports (gateway BASE, bus BASE+6, control BASE+7, …); 0 takes free ones.
+        only: Start these parts alone, as in broker,auth,orders.
+    """
+    from atoll_ops import up as bring
+
+    names = [name for name in only.split(",") if name]
+    return bring.up(root(), state_of(state), page_of(mesh), ports=ports, only=names, detach=detach)
+
+
+@app.command
+def down(*, state: StateOption = None) -> int:
+    """Drain and end everything, in reverse order."""
+    from atoll_ops import up as bring
+
+    return bring.down(root(), state_of(state))
+
+
+@app.command
+def status(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False, state: StateOption = None) -> int:
+    """How every part is; exit code 3 unless all that should run do.
+
+    Args:
+        as_json: The whole snapshot as JSON (fields: ops/README.md).
+    """
+    from atoll_ops import console
+    from atoll_ops import status as look
+
+    snapshot = look.snapshot(state_of(state))
+    if as_json:
+        print(json.dumps(snapshot, indent=2))
+    else:
+        console.status(snapshot)
+    well = snapshot["agent"]["state"] == "running" and all(
+        part["state"] == "running" or part["wanted"] == "stopped" for part in snapshot["parts"]
+    )
+    return 0 if well else NOT_ALL_RUNNING
+
+
+@app.command
+def logs(
+    name: str | None = None, /, *, follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative="")] = False,
+    state: StateOption = None,
+) -> int:  # fmt: skip
+    """The last lines that the parts logged, merged; or one part's (NAME, NAME/N, or agent).
+
+    Args:
+        follow: Go on with whatever comes.
+    """
+    from atoll_ops import logview
+
+    return logview.show(state_of(state), name, follow=follow)
+
+
+@app.command
+def doctor(*, mesh: MeshOption = None, state: StateOption = None) -> int:
+    """Look for what is wrong with this machine, the environments or the state directory."""
+    from atoll_ops import doctor as physician
+
+    return physician.examine(root(), state_of(state), page_of(mesh))
+
+
+@app.command
+def reset(*, yes: bool = False, state: StateOption = None) -> int:
+    """Forget everything: keys, databases, logs, credentials. Environments and tools stay.
+
+    Args:
+        yes: Do not ask.
+    """
+    from atoll_ops import reset as forget
+
+    return forget.reset(state_of(state), yes=yes)
+
+
+# ---- one instance ------------------------------------------------------------------------------------------------
+
+
+def _act(act: str, target: str, reason: str, state: Path | None, seconds: float | None = None) -> int:
+    from atoll_ops import acts
+    from atoll_ops.slots import Slot
+
+    try:
+        slot = Slot.parse(target)
+    except ValueError as error:
+        raise OperationError(str(error)) from error
+    return acts.carry_out(state_of(state), act, slot, reason, seconds)
+
+
+@app.command
+def kill(target: str, /, *, reason: Reason = _BY_HAND, state: StateOption = None) -> int:
+    """SIGKILL to NAME[/N] now. It is started again at once: this is a fault, not a stop."""
+    return _act("kill", target, reason, state)
+
+
+@app.command
+def stop(target: str, /, *, reason: Reason = _BY_HAND, state: StateOption = None) -> int:
+    """Drain NAME[/N] (10 s, then less and less gently); it stays down until `start`."""
+    return _act("stop", target, reason, state)
+
+
+@app.command
+def start(target: str, /, *, reason: Reason = _BY_HAND, state: StateOption = None) -> int:
+    """Start NAME[/N] that was stopped, or that waits after failures."""
+    return _act("start", target, reason, state)
+
+
+@app.command
+def restart(target: str, /, *, reason: Reason = _BY_HAND, state: StateOption = None) -> int:
+    """Drain NAME[/N] and start it again."""
+    return _act("restart", target, reason, state)
+
+
+@app.command
+def pause(target: str, /, *, seconds: float = 60.0, reason: Reason = _BY_HAND, state: StateOption = None) -> int:
+    """Make NAME[/N] stand still (SIGSTOP) until `resume`.
+
+    Args:
+        seconds: It goes on by itself after so long; at most 900.
+    """
+    return _act("pause", target, reason, state, seconds)
+
+
+@app.command
+def resume(target: str, /, *, reason: Reason = _BY_HAND, state: StateOption = None) -> int:
+    """Let a paused NAME[/N] go on."""
+    return _act("resume", target, reason, state)
+
+
+# ---- the bus, through control ------------------------------------------------------------------------------------
+
+
+def _bus(state: Path | None, method: str, path: str, body: object = None) -> Any:
+    from atoll_ops import acts
+
+    try:
+        return acts.control(state_of(state), method, path, body)
+    except acts.ControlDown as error:
+        raise OperationError(f"control does not answer ({error}): see `./atoll status`") from error
+
+
+@group.command(name="list")
+def group_list(*, state: StateOption = None) -> int:
+    """Every group with its lag, what is in flight, and its dead letters."""
+    from atoll_ops import busview
+
+    return busview.groups(_bus(state, "GET", "/ops/groups"))
+
+
+@app.command
+def topics(*, state: StateOption = None) -> int:
+    """Every topic on the bus."""
+    from atoll_ops import busview
+
+    return busview.topics(_bus(state, "GET", "/ops/topics"))
+
+
+@dlq.command(name="list")
+def dlq_list(group: str, /, *, state: StateOption = None) -> int:
+    """The dead letters of a group, with their cause."""
+    from atoll_ops import busview
+
+    return busview.dead_letters(_bus(state, "GET", f"/ops/dlq?group={group}"))
+
+
+@dlq.command(name="replay")
+def dlq_replay(
+    group: str, subject: str | None = None, /, *, reason: Reason = _BY_HAND, state: StateOption = None
+) -> int:
+    """Deliver a group's dead letters again: all of them, or one subject's."""
+    answer = _bus(state, "POST", "/ops/dlq/replay", {"group": group, "subject": subject, "reason": reason})
+    print(json.dumps(answer))
+    return 0
+
+
+# ---- proving it --------------------------------------------------------------------------------------------------
+
+
+@app.command
+def demo(file: Path | None = None, /, *, rate: float | None = None, state: StateOption = None) -> int:
+    """Send a file of real invoices through the gateway, wait for the sagas, compare what was sold with the file.
+
+    Args:
+        file: In UCI Online Retail format; default: a small invented sample.
+        rate: At most so many requests a second.
+    """
+    from atoll_ops.demo import run
+
+    return run.demo(state_of(state), file, rate)
+
+
+@app.command
+def test(*arguments: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> int:
+    """Lint, types, architecture and every test suite, each in its own environment.
+
+    Args:
+        arguments: Given to pytest, with a project's folder or path to run (default then: the tests that span parts).
+    """
+    from atoll_ops import suites
+
+    return suites.run(root(), list(arguments))
+
+
+@app.command
+def bench(name: str | None = None, /, *arguments: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> int:
+    """Run the measurement bench/NAME.py; without a name, list them."""
+    from atoll_ops import suites
+
+    return suites.bench(root(), name, list(arguments))
+
+
+@app.command(show=False)
+def agent(*, lock: int | None = None, state: StateOption = None, mesh: MeshOption = None) -> int:
+    """Supervise the system of a state directory: what `up --detach` leaves behind, and PID 1 of the ops image.
+
+    Args:
+        lock: Descriptor of the agent's lock, held by whoever prepared the state directory.
+    """
+    from atoll_ops import up as bring
+
+    return bring.agent(root(), state_of(state), page_of(mesh), lock)
+
+
+def main() -> int:
+    """Run the command line; the exit code."""
+    try:
+        return int(app(sys.argv[1:], exit_on_error=False, print_error=False) or 0)
+    except OperationError as error:
+        print(f"atoll: {error}", file=sys.stderr)
+        return error.code

@@ -1,0 +1,87 @@
+"""What people see: aligned lines, with a shape and a word for every state, and colour only on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+SHAPES = {
+    "running": "✓", "starting": "…", "degraded": "△", "paused": "‖", "stopped": "■", "down": "✕", "unknown": "?",
+}  # fmt: skip
+_COLOURS = {"running": 32, "starting": 36, "degraded": 33, "paused": 34, "stopped": 34, "down": 31, "unknown": 35}
+_WIDTH = 14
+
+
+def say(name: str, text: str) -> None:
+    """One line of progress."""
+    print(f"{name:<{_WIDTH}} {text}", flush=True)
+
+
+def problem(text: str) -> None:
+    """One line about what went wrong."""
+    print(f"atoll: {text}", file=sys.stderr, flush=True)
+
+
+def event(happened: dict[str, Any]) -> None:
+    """One line (or none) for an event of the agent."""
+    name = _title(happened)
+    match happened["event"]:
+        case "ready":
+            note = f"  (without {', '.join(happened['missing'])})" if happened["missing"] else ""
+            adopted = f"adopted, pid {happened['pid']}" if happened["adopted"] else f"ready  {happened['seconds']:.1f} s"
+            say(name, adopted + note)
+        case "kept stopped":
+            say(name, f"{happened['why']}; `./atoll start {happened['name']}` starts it")
+        case "stopped":
+            say(name, f"{happened['how']}  {happened['seconds']:.1f} s")
+        case "failed":
+            problem(f"{name} did not come up: {happened['why']}")
+            for line in happened["tail"]:
+                print(f"    {line}", file=sys.stderr)
+            problem(f"the whole log: {happened['log']}")
+
+
+def links(credentials: dict[str, str], credentials_file: str, seconds: float) -> None:
+    """What to do next, once everything is up."""
+    say("up", f"in {seconds:.1f} s")
+    say("gateway", f"{credentials['gateway']}  (API: {credentials['gateway']}/docs)")
+    say("credentials", credentials_file)
+
+
+def status(snapshot: dict[str, Any]) -> None:
+    """The table of `./atoll status`."""
+    header = ("", "part", "state", "pid", "port", "restarts", "memory", "why")
+    rows = [_row(part) for part in snapshot["parts"]]
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    for row in [header, *rows]:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        print(_coloured(line, row[2]))
+    print(summary(snapshot))
+
+
+def summary(snapshot: dict[str, Any]) -> str:
+    """The fleet in one line."""
+    parts = snapshot["parts"]
+    up = sum(1 for part in parts if part["pid"])
+    if snapshot["agent"]["state"] == "gone":
+        return f"agent gone, {up} running; ./atoll up adopts them" if up else "nothing runs; ./atoll up starts it"
+    healthy = sum(1 for part in parts if part["state"] == "running")
+    return f"{healthy} of {len(parts)} running; agent pid {snapshot['agent']['pid']}"
+
+
+def _row(part: dict[str, Any]) -> tuple[str, ...]:
+    memory = f"{part['memory_mb']:.0f} MB" if part["memory_mb"] is not None else "-"
+    return (
+        SHAPES[part["state"]], f"{part['name']}/{part['instance']}", part["state"], str(part["pid"] or "-"),
+        str(part["port"]), str(part["restarts"]), memory, part["why"],
+    )  # fmt: skip
+
+
+def _coloured(line: str, state: str) -> str:
+    colour = _COLOURS.get(state)
+    return f"\033[{colour}m{line}\033[0m" if colour and sys.stdout.isatty() else line
+
+
+def _title(happened: dict[str, Any]) -> str:
+    name = str(happened.get("name", ""))
+    return name if happened.get("instance", 1) == 1 else f"{name}/{happened['instance']}"

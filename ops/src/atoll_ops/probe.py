@@ -1,0 +1,51 @@
+"""Asking a part how it is, over its own HTTP port, without an HTTP library: the agent must start at once and stay small."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+
+from atoll_ops.ports import HOST
+
+_ANSWER_BYTES_MAX = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Health:
+    """What `/ready` said."""
+
+    ready: bool
+    why: str = ""
+    degraded: tuple[str, ...] = ()
+
+
+async def health(port: int, timeout_seconds: float) -> Health | None:
+    """What the part on this port says of itself; None if it gives no answer in time."""
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            status, body = await _get(port, "/ready")
+    except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
+        return None
+    return _read(status, body)
+
+
+async def _get(port: int, path: str) -> tuple[int, bytes]:
+    reader, writer = await asyncio.open_connection(HOST, port, limit=_ANSWER_BYTES_MAX)
+    try:
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: {HOST}:{port}\r\nConnection: close\r\n\r\n".encode())
+        head = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
+        body = await reader.read(_ANSWER_BYTES_MAX)  # one read: a health answer fits a segment; the rest is not needed
+        return int(head[0].split()[1]), body
+    except IndexError as error:
+        raise ValueError("no HTTP answer") from error
+    finally:
+        writer.close()
+
+
+def _read(status: int, body: bytes) -> Health:
+    try:
+        said = json.loads(body)
+        return Health(status == 200, str(said.get("why", "")), tuple(map(str, said.get("degraded", ()))))
+    except (ValueError, AttributeError, TypeError):
+        return Health(status == 200, "" if status == 200 else f"/ready answers {status}")

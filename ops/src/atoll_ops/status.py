@@ -1,0 +1,63 @@
+"""How the system is, from the agent, or without one from locks and records alone."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from atoll_ops import client
+from atoll_ops.agent import read_stopped
+from atoll_ops.errors import AgentGone
+from atoll_ops.instance import memory_mb
+from atoll_ops.slots import Record, Slot, SlotFiles, is_stopped
+from atoll_ops.state import State, SystemFile
+
+
+def snapshot(state: State) -> dict[str, Any]:
+    """The agent's snapshot, or one made from the outside when no agent answers."""
+    try:
+        return client.ask(state, do="snapshot")
+    except AgentGone:
+        return from_locks(state)
+
+
+def from_locks(state: State) -> dict[str, Any]:
+    """What the kernel knows: which slots are filled, and by whom. Whether a part is well, only an agent asks."""
+    system = state.read_system()
+    stopped = read_stopped(state)
+    parts = [_part(state, system, Slot(name), stopped) for name in system.kinds] if system else []
+    return {
+        "system": system.name if system else None,
+        "as_of": time.time(),
+        "agent": {"state": "gone", "pid": None},
+        "parts": parts,
+    }
+
+
+def _part(state: State, system: SystemFile, slot: Slot, stopped: set[str]) -> dict[str, Any]:
+    files = SlotFiles(state, slot)
+    record = files.living()
+    word, why = _state(files, record, str(slot) in stopped)
+    return {
+        "name": slot.name,
+        "instance": slot.instance,
+        "kind": system.kinds[slot.name],
+        "pid": record.pid if record else None,
+        "state": word,
+        "why": why,
+        "port": system.ports.parts[slot.name],
+        "restarts": record.restarts if record else 0,
+        "exits": [],
+        "wanted": "stopped" if str(slot) in stopped else "up",
+        "uptime_seconds": round(time.time() - record.started_at, 1) if record else None,
+        "memory_mb": memory_mb(record.pid) if record else None,
+        "paused_until": record.paused_until if record else None,
+    }
+
+
+def _state(files: SlotFiles, record: Record | None, stopped: bool) -> tuple[str, str]:
+    if record is not None:
+        return ("paused", "no agent will resume it") if is_stopped(record.pid) else ("running", "no agent looks after it")
+    if files.filled():
+        return "unknown", "filled by a process without a record"
+    return ("stopped", "stopped by an operator") if stopped else ("down", "not started")
