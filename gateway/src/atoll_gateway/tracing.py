@@ -1,0 +1,165 @@
+"""One server span a request, for those requests that get one.
+
+Whether a request is sampled is decided *before* any span is made: a span that is thrown away afterwards costs nearly
+what a kept one does. The budget is all requests up to so many a second, then one in so many; a quiet system is traced
+whole, a busy one cheaply. The client's own flag is not asked: anyone could switch tracing on for all his requests.
+Its trace id is kept, so that a client can find its request.
+
+A sampled request goes out on a client session of its own, with the OpenTelemetry instrumentation's trace
+configuration; the others carry a `traceparent` with flag 00, so that what they cause agrees not to be sampled, and
+still have a trace id for logs and problems.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+from collections.abc import Callable, Iterator
+
+import aiohttp
+from aiohttp import web
+from multidict import CIMultiDictProxy
+from opentelemetry import trace
+from opentelemetry.context import Context
+
+# The instrumentation reads OTEL_SEMCONV_STABILITY_OPT_IN only when it patches aiohttp as a whole; a single trace
+# configuration must be told, and the mode's type has no public name in 0.66b1.
+from opentelemetry.instrumentation._semconv import _StabilityMode
+from opentelemetry.instrumentation.aiohttp_client import create_trace_config
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.util.types import AttributeValue
+
+from .routing import METHODS, Route
+
+_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
+_USER_AGENT_CHARS_MAX = 200
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_random = random.SystemRandom()
+
+
+class Budget:
+    """All of the first `all_per_second` requests of a second, then one in `one_in`."""
+
+    def __init__(self, all_per_second: int, one_in: int, clock: Callable[[], float]) -> None:
+        self._all_per_second = all_per_second
+        self._one_in = one_in
+        self._clock = clock
+        self._second = -1
+        self._seen = 0
+        self._over = 0
+
+    def sample(self) -> bool:
+        """Whether this request is traced."""
+        second = int(self._clock())
+        if second != self._second:
+            self._second, self._seen = second, 0
+        self._seen += 1
+        if self._seen <= self._all_per_second:
+            return True
+        self._over += 1
+        return self._over % self._one_in == 0
+
+
+class Trace:
+    """The trace identity of one request, and its server span if it is sampled."""
+
+    def __init__(self, trace_id: str, span: Span | None) -> None:
+        self.trace_id = trace_id
+        self._span = span
+
+    @property
+    def sampled(self) -> bool:
+        return self._span is not None
+
+    @property
+    def traceparent(self) -> str:
+        """What an unsampled request carries; a sampled one's is written by its client span."""
+        return f"00-{self.trace_id}-{_random.getrandbits(64) or 1:016x}-00"
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        """Makes the server span the parent of what happens inside; it does not end it."""
+        if self._span is None:
+            yield
+            return
+        with trace.use_span(self._span, end_on_exit=False, record_exception=False, set_status_on_exception=False):
+            yield
+
+    def routed(self, method: str, route: Route) -> None:
+        """Names the span by the route's template: a name a path would be one series a customer."""
+        if self._span is not None:
+            self._span.update_name(f"{method} {route.template}")
+            self._span.set_attributes({"http.route": route.template, "atoll.service": route.service})
+
+    def end(self, status: int, error: str | None) -> None:
+        """Ends the span. Only 5xx is the server's error; `error` is a problem code, of few values."""
+        if self._span is None:
+            return
+        self._span.set_attribute("http.response.status_code", status)
+        if error is not None or status >= 500:
+            self._span.set_attribute("error.type", error or str(status))
+        if status >= 500:
+            self._span.set_status(Status(StatusCode.ERROR, error))
+        self._span.end()
+
+
+class Tracing:
+    """Begins traces. The tracer comes from the global provider, which `atoll.telemetry` sets up, or does nothing."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._tracer = trace.get_tracer("atoll_gateway")
+
+    def begin(self, request: web.BaseRequest) -> Trace:
+        """The trace of a request that has just come in."""
+        parent = _parent(request.headers)
+        if self._budget.sample():
+            span = self._tracer.start_span(
+                request.method if request.method in METHODS else "HTTP",
+                context=_context(parent),
+                kind=SpanKind.SERVER,
+                attributes=_attributes(request),
+            )
+            context = span.get_span_context()
+            # Not so with telemetry switched off, or with a sampler that says no: then nothing must claim to be sampled.
+            if context.is_valid and context.trace_flags.sampled:
+                return Trace(f"{context.trace_id:032x}", span)
+        return Trace(parent[0] if parent else f"{_random.getrandbits(128) or 1:032x}", None)
+
+
+def client_trace_config() -> aiohttp.TraceConfig:
+    """For the client session of sampled requests. Queries stay out of spans: they hold what customers ask for."""
+    return create_trace_config(
+        url_filter=lambda url: str(url.with_query(None)), sem_conv_opt_in_mode=_StabilityMode.HTTP
+    )
+
+
+def _parent(headers: CIMultiDictProxy[str]) -> tuple[str, str] | None:
+    """Trace id and span id of a well-formed `traceparent`; a repeated or malformed one is nobody's."""
+    values = headers.getall("traceparent", [])
+    match = _TRACEPARENT.fullmatch(values[0]) if len(values) == 1 else None
+    if match is None or not int(match[1], 16) or not int(match[2], 16):
+        return None
+    return match[1], match[2]
+
+
+def _context(parent: tuple[str, str] | None) -> Context:
+    if parent is None:
+        return Context()
+    remote = SpanContext(int(parent[0], 16), int(parent[1], 16), is_remote=True, trace_flags=_SAMPLED)
+    return trace.set_span_in_context(NonRecordingSpan(remote), Context())
+
+
+def _attributes(request: web.BaseRequest) -> dict[str, AttributeValue]:
+    attributes: dict[str, AttributeValue] = {
+        "http.request.method": request.method if request.method in METHODS else "_OTHER",
+        "url.scheme": "http",
+        "url.path": request.raw_path.partition("?")[0],
+        "network.protocol.version": f"{request.version.major}.{request.version.minor}",
+        "client.address": request.remote or "",
+    }
+    agent = request.headers.get("User-Agent")
+    if agent is not None:
+        attributes["user_agent.original"] = agent[:_USER_AGENT_CHARS_MAX]
+    return attributes
