@@ -1,0 +1,24 @@
+"""`python -m atoll_sales`, with the project folder as working directory: options, then run until told to stop."""
+
+import sys
+
+import atoll
+import atoll.web
+from atoll_sales.app import make_app
+
+
+def main() -> None:
+    try:
+        options = atoll.Options.from_environment()
+        atoll.logs.configure(options)
+        app = make_app(options)
+    except atoll.FatalError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+    atoll.telemetry.start(options)
+    atoll.web.serve(app, options)
+    atoll.telemetry.shutdown()
+
+
+if __name__ == "__main__":
+    main()
