@@ -12,8 +12,8 @@ between 1,000 and tens of thousands of writes a second.
     … only now are results handed out
 
 Nobody sees a result before the COMMIT that holds it has returned; if the COMMIT fails, every work of the group fails.
-An I/O error or corruption seals the database: after a failed fsync nobody knows what the file holds, so no further write
-is tried and the process should end (exit code 74) and start again from what is on the disk.
+An I/O error or corruption seals the database: after a failed fsync nobody knows what the file holds, so no further
+write is tried and the process should end (exit code 74) and start again from what is on the disk.
 
 Two processes never open one database: an flock'ed file beside it sees to that. Not a lock on the database itself, since
 closing any descriptor of that file would drop SQLite's own locks.
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import fcntl
 import os
 import queue
@@ -98,6 +99,11 @@ class Transaction(Reader):
         return appended.id
 
 
+def connection_of(reader: Reader) -> sqlite3.Connection:
+    """The connection under a transaction, for this library's own tables; raises AtollError once it is over."""
+    return reader._use()
+
+
 class Outcome(NamedTuple):
     """What became of one work: its value, or its error."""
 
@@ -110,6 +116,8 @@ Work = Callable[[Transaction], Any]
 
 class _Job(NamedTuple):
     works: Sequence[Work]
+    context: contextvars.Context
+    """The caller's: the span that an event is published under is the request's, though another thread runs the work."""
     done: Callable[[list[Outcome]], None]
 
 
@@ -193,7 +201,7 @@ class Database:
             if not future.done():
                 future.set_result(outcomes)
 
-        self._jobs.put(_Job(works, done))
+        self._jobs.put(_Job(works, contextvars.copy_context(), done))
         return await future
 
     async def read(self, work: Callable[[Reader], T]) -> T:
@@ -206,7 +214,7 @@ class Database:
         def run(connection: sqlite3.Connection) -> None:
             try:
                 value = _snapshot(connection, work)
-            except Exception as error:  # noqa: BLE001 - handed to the caller
+            except Exception as error:
                 loop.call_soon_threadsafe(_set_error, future, error)
             else:
                 loop.call_soon_threadsafe(_set_value, future, value)
@@ -241,7 +249,8 @@ class Database:
             _migrations.migrate(connection, "atoll", own)
             _migrations.migrate(connection, "service", _migrations.read_folder(self._migrations))
             connection.execute(
-                "INSERT INTO atoll_producer VALUES (1, ?, NULL, 1, 0, NULL, NULL) ON CONFLICT DO NOTHING", (str(uuid.uuid4()),)
+                "INSERT INTO atoll_producer VALUES (1, ?, NULL, 1, 0, NULL, NULL) ON CONFLICT DO NOTHING",
+                (str(uuid.uuid4()),),
             )
         except BaseException:
             connection.close()
@@ -256,7 +265,8 @@ class Database:
             jobs, running = self._take_jobs()
             if not jobs:
                 continue
-            outcomes, appended = self._run_group(connection, [work for job in jobs for work in job.works])
+            works = [_bound(job.context, work) for job in jobs for work in job.works]
+            outcomes, appended = self._run_group(connection, works)
             with contextlib.suppress(RuntimeError):  # the loop is gone: nobody waits for the results any more
                 loop.call_soon_threadsafe(self._hand_out, jobs, outcomes, appended)
         connection.close()
@@ -289,7 +299,7 @@ class Database:
                 outcomes.append(self._run_work(connection, work, appended))
             _outbox.append(connection, appended)
             connection.execute("COMMIT")
-        except Exception as error:  # noqa: BLE001 - every work of the group gets it
+        except Exception as error:
             failure = self._group_failed(connection, error)
             return [Outcome(None, failure)] * len(works), False
         return outcomes, bool(appended)
@@ -299,7 +309,7 @@ class Database:
         connection.execute("SAVEPOINT work")
         try:
             value = work(transaction)
-        except Exception as error:  # noqa: BLE001 - handed to the caller
+        except Exception as error:
             if not connection.in_transaction:  # a full disk or an I/O error rolls back everything by itself
                 raise
             connection.execute("ROLLBACK TO work")
@@ -339,6 +349,10 @@ class Database:
         connection.close()
 
 
+def _bound(context: contextvars.Context, work: Work) -> Work:
+    return lambda transaction: context.run(work, transaction)
+
+
 def _lock(path: Path) -> int:
     lock = path.with_name(path.name + ".lock")
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -346,7 +360,7 @@ def _lock(path: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
-        raise DatabaseLockedError(f"{path.name} is open in another process (lock {lock.name}): stop that one first") from None
+        raise DatabaseLockedError(f"{path.name} is open in another process: stop that one first") from None
     return descriptor
 
 

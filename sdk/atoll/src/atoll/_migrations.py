@@ -49,7 +49,7 @@ def read_folder(folder: Path) -> list[Migration]:
         found.append(Migration(int(match["number"]), match["name"], path.read_text(encoding="utf-8")))
     for expected, migration in enumerate(found, start=1):
         if migration.number != expected:
-            raise MigrationError(f"migrations: expected number {expected:04d}, found {migration.number:04d}-{migration.name}.sql")
+            raise MigrationError(f"migrations: expected number {expected:04d}, found {migration.number:04d}")
     return found
 
 
@@ -73,7 +73,7 @@ def _check_applied(component: str, row: tuple[int, str, str], migrations: Sequen
     if number > len(migrations):
         raise MigrationError(f"{file} was applied to this database and is missing: the program is older than its data")
     if migrations[number - 1].sha256 != sha256 or migrations[number - 1].name != name:
-        raise MigrationError(f"{file} was changed after it was applied: restore it, and write the change as a new number")
+        raise MigrationError(f"{file} was changed after it was applied: restore it, write the change as a new one")
 
 
 def _apply(connection: sqlite3.Connection, component: str, migration: Migration) -> None:

@@ -106,4 +106,4 @@ def _make_private(path: Path) -> None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigurationError(f"ATOLL_DATA is {str(path)!r}: expected a directory that can be made: {error.strerror}") from None
+        raise ConfigurationError(f"ATOLL_DATA is {str(path)!r}: expected a directory: {error.strerror}") from None

@@ -71,7 +71,7 @@ class Publisher:
             envelope = Envelope(
                 specversion="1.0",
                 id=event_id,
-                source=self._service or topic.partition(".")[0],
+                source=f"/{self._service or topic.partition('.')[0]}",
                 type=topic,
                 subject=subject,
                 time=_now(),

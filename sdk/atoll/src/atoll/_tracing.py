@@ -11,6 +11,7 @@ bounded: topic, event id, group, batch size. Never `data`.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import re
 from collections.abc import Iterator
 
@@ -65,12 +66,36 @@ def processing(topic: str, event_id: str, group: str, attempt: int, parent: str 
             raise
 
 
-def relaying(topic: str, event_id: str, parent: str | None) -> Span:
-    """Starts the relay's span; end it when the PUBACK has come or the session is lost."""
-    attributes = _messaging("relay", "send", topic, event_id)
+def relaying(topic: str, event_id: str, parent: str | None, appended_at: datetime.datetime) -> Span:
+    """Starts the relay's span, as of the append; end it when the PUBACK has come or the session is lost."""
     return _tracer.start_span(
-        f"relay {topic}", context=_context(span_context(parent)), kind=SpanKind.CLIENT, attributes=attributes
+        f"relay {topic}",
+        context=_context(span_context(parent)),
+        kind=SpanKind.CLIENT,
+        attributes=_messaging("relay", "send", topic, event_id),
+        start_time=int(appended_at.timestamp() * 1e9),
     )
+
+
+@contextlib.contextmanager
+def serving(method: str, route: str | None, parent: str | None) -> Iterator[Span]:
+    """The server span of an HTTP request, a child of the incoming context. Named by the route, never by the path."""
+    attributes: dict[str, AttributeValue] = {"http.request.method": method, "url.scheme": "http"}
+    if route is not None:
+        attributes["http.route"] = route
+    name = f"{method} {route}" if route is not None else method
+    context = _context(span_context(parent))
+    with _tracer.start_as_current_span(
+        name, context=context, kind=SpanKind.SERVER, attributes=attributes, record_exception=False
+    ) as span:
+        yield span
+
+
+def served(span: Span, status: int) -> None:
+    """Notes the answer; by the conventions only 5xx is the server's failure."""
+    span.set_attribute("http.response.status_code", status)
+    if status >= 500:
+        fail(span, str(status))
 
 
 def fail(span: Span, text: str) -> None:
@@ -83,7 +108,8 @@ def span_context(parent: str | None) -> SpanContext | None:
     match = _PARENT.fullmatch(parent) if parent else None
     if match is None:
         return None
-    context = SpanContext(int(match[1], 16), int(match[2], 16), is_remote=True, trace_flags=TraceFlags(int(match[3], 16)))
+    trace_id, span_id, flags = (int(part, 16) for part in match.groups())
+    context = SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags))
     return context if context.is_valid else None
 
 

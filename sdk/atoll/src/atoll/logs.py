@@ -26,8 +26,16 @@ def configure(options: Options, *, stream: TextIO | None = None) -> None:
     """Sets up structlog and the standard library's logging for this process. `stream` defaults to stderr."""
     level = logging.getLevelNamesMapping()[options.log_level.upper()]
     out = stream or sys.stderr
-    shared = [_add_trace_id, structlog.processors.add_log_level, structlog.processors.TimeStamper("iso", key="time")]
-    render = [structlog.processors.format_exc_info, _adding(options), structlog.processors.JSONRenderer(default=str)]
+    shared: list[Any] = [
+        _add_trace_id,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper("iso", key="time"),
+    ]
+    render: list[Any] = [
+        structlog.processors.format_exc_info,
+        _adding(options),
+        structlog.processors.JSONRenderer(default=str),
+    ]
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, *shared, *render],
         wrapper_class=structlog.make_filtering_bound_logger(level),

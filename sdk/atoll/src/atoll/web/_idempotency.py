@@ -1,8 +1,8 @@
 """`Idempotency-Key`: a request that is sent again has one effect and gets the same answer.
 
 (subject, key, body hash, answer) is stored in the effect's own transaction for 24 hours. The same key with another body
-is a 422; while the first request still runs, a 409 (see the middleware). Only answers are stored, not problems: what was
-rolled back may be tried again.
+is a 422; while the first request still runs, a 409 (see the middleware). Only answers are stored, not problems: what
+was rolled back may be tried again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
 from .._database import Transaction
 from ._problems import Problem
@@ -69,7 +69,7 @@ def key_of(request: web.Request) -> str | None:
     return key
 
 
-def running_guard() -> Callable[[web.Request, Handler], object]:
+def running_guard() -> Middleware:
     """A middleware: a second request with the key of one that still runs gets a 409."""
     running: set[tuple[str, str]] = set()
 
@@ -80,7 +80,7 @@ def running_guard() -> Callable[[web.Request, Handler], object]:
             return await handler(request)
         entry = (request.get(SUBJECT, ""), key)
         if entry in running:
-            raise Problem(409, "idempotency_key_running", f"A request with this {HEADER} still runs", headers={"Retry-After": "1"})
+            raise Problem(409, "idempotency_key_running", f"A request with this {HEADER} still runs")
         running.add(entry)
         try:
             return await handler(request)

@@ -68,7 +68,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
             raise
         return _of_http(error).response()
     except OverloadedError:
-        return Problem(503, "overloaded", "Too much waits to be written; try again", headers={"Retry-After": "1"}).response()
+        return Problem(503, "overloaded", "Too many writes wait; try again", headers={"Retry-After": "1"}).response()
     except StorageError as error:
         _log.error("storage failed", error=str(error))
         return Problem(503, "storage", "The service cannot write now", headers={"Retry-After": "1"}).response()

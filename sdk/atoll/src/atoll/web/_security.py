@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
+
 from atoll_token import PublicKey, TokenError, VerifiedCache, Verifier, scope_allows
 
 from .._errors import ConfigurationError
@@ -41,7 +42,7 @@ def requires(scope: str) -> Callable[[H], H]:
         raise ValueError(f"not a scope: {scope!r}")
 
     def mark(handler: H) -> H:
-        setattr(handler, _MARK, scope)
+        setattr(getattr(handler, "__func__", handler), _MARK, scope)
         return handler
 
     return mark
@@ -49,7 +50,7 @@ def requires(scope: str) -> Callable[[H], H]:
 
 def public(handler: H) -> H:
     """Decorates a route's handler: anybody may call it, without a token. The broker's grant must say `public`."""
-    setattr(handler, _MARK, PUBLIC)
+    setattr(getattr(handler, "__func__", handler), _MARK, PUBLIC)
     return handler
 
 
@@ -83,16 +84,17 @@ class Gatekeeper:
         request[SCOPES] = Scopes(claims.scope.split())
 
 
-def security(gatekeeper: Gatekeeper | None, open_handlers: frozenset[object]) -> Callable[[web.Request, Handler], object]:
-    """The middleware. `gatekeeper` is None in a part all of whose routes are public (auth)."""
+def security(get_gatekeeper: Callable[[], Gatekeeper | None]) -> Middleware:
+    """The middleware. There is no gatekeeper in a part none of whose routes wants a scope (auth)."""
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        endpoint = request.match_info.handler
-        scope = scope_of(endpoint)
-        if endpoint in open_handlers or scope == PUBLIC or (gatekeeper is None and scope is None):
+        scope = scope_of(request.match_info.handler)
+        gatekeeper = get_gatekeeper()
+        if scope == PUBLIC or (gatekeeper is None and request.match_info.http_exception is not None):
             return await handler(request)
-        assert gatekeeper is not None
+        if gatekeeper is None:
+            raise Problem(503, "starting", "The service is not ready to check who calls")
         gatekeeper.admit(request)
         if request.match_info.http_exception is None and (scope is None or scope not in request[SCOPES]):
             raise Problem(403, "insufficient_scope", f"This needs the scope {scope}")

@@ -1,0 +1,265 @@
+"""The consumer: one batch of deliveries, one commit, one acknowledgement.
+
+    MSG ─▶ queue (bounded by credit) ─▶ writer thread: per event claim the inbox row, run the handler, each in its own
+    savepoint ─▶ one COMMIT ─▶ ACK done + duplicate, NACK, TERM ─▶ CREDIT for what was handled
+
+The verdict on an event is what its handler raised: nothing → done; `Reject` → TERM, a dead letter at once; `Retry` →
+NACK with its delay; anything else → NACK with the group's backoff. An ACK goes out only after the commit. If the
+session ends before it, the event is delivered again and found in the inbox: a duplicate, without effect.
+
+While events are held, WIP extends their leases (the broker allows ten in all), so a slow batch is not delivered twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import structlog
+
+from . import _codec as wire
+from . import _inbox, _tracing
+from ._counters import ConsumerCounters, Histogram
+from ._database import Database, Outcome, Transaction, connection_of
+from ._errors import OverloadedError, Reject, Retry, StorageError
+from ._events import Event, SubscriptionTable
+from ._session import Link
+
+IN_FLIGHT_EVENTS_MAX = 256
+IN_FLIGHT_BYTES_MAX = 8_388_608
+"""What the broker may have sent and not got back as credit."""
+BATCH_EVENTS_MAX = 128
+"""Events in one commit: beyond it fsync is no longer what costs, and HTTP writes wait for the batch."""
+ERROR_LENGTH_MAX = 500
+_RETRY_SECONDS = 1.0
+_PURGE_PAUSE_SECONDS = 0.05
+_log = structlog.get_logger("atoll.consumer")
+
+
+class _Delivery(NamedTuple):
+    arrival: wire.Arrival
+    bytes: int
+    seq: int
+    attempt: int
+    fence: int
+    at: float
+
+    @property
+    def key(self) -> wire.SeqFence:
+        return self.seq, self.fence
+
+
+class Consumer:
+    """Handles the events of one group; a Part of the session. `run` is its task."""
+
+    def __init__(self, group: str, table: SubscriptionTable, database: Database) -> None:
+        self._group = group
+        self._table = table
+        self._database = database
+        self._link: Link | None = None
+        self._queue: deque[_Delivery] = deque()
+        self._held: dict[wire.SeqFence, _Delivery] = {}
+        self._bell = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._lease_seconds = 30.0
+        self._draining = False
+        self.counters = ConsumerCounters()
+        for topic in table.topics:
+            self.counters.seconds[topic] = Histogram()
+        self.refused: str | None = None
+        """Why the broker refused the subscription."""
+
+    @property
+    def in_flight(self) -> int:
+        """Deliveries that are here and not answered."""
+        return len(self._held)
+
+    @property
+    def oldest_ms(self) -> int:
+        """For how long the oldest of them has been here."""
+        first = next(iter(self._held.values()), None)
+        return 0 if first is None else int((time.monotonic() - first.at) * 1000)
+
+    async def run(self) -> None:
+        """Handles and extends leases until it is cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._handle_loop(), name="atoll consumer: handle")
+            tasks.create_task(self._extend_loop(), name="atoll consumer: leases")
+            tasks.create_task(self._purge_loop(), name="atoll consumer: purge")
+
+    async def drain(self, timeout_seconds: float) -> None:
+        """Takes nothing new and finishes what is here, for at most so long; BYE hands back the rest."""
+        self._draining = True
+        if self._link is not None:
+            self._link.send(wire.Drain(self._group))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                await self._idle.wait()
+
+    # ---- Part --------------------------------------------------------------------------------------------------
+
+    def welcomed(self, link: Link) -> None:
+        """Subscribes; credit comes with SUBOK."""
+        self._link = link
+        if not self._draining:
+            link.send(wire.Sub(self._group, self._table.topics, IN_FLIGHT_EVENTS_MAX))
+
+    def received(self, message: wire.Incoming, frames: list[bytes]) -> None:
+        """SUBOK, MSG, STALE, and ERR about the group."""
+        match message:
+            case wire.SubOk(group=self._group):
+                self._subscribed(message)
+            case wire.Msg(group=self._group):
+                self._arrived(message, frames)
+            case wire.Stale(group=self._group):
+                self.counters.stale += len(message.messages)
+            case wire.Err(code="GROUP" | "ACL"):
+                self.refused = f"{message.code}: {message.text}"
+
+    def lost(self) -> None:
+        """Forgets what was delivered: its leases died with the session, and it comes again."""
+        self._link = None
+        self._queue.clear()
+        self._held.clear()
+
+    def _subscribed(self, message: wire.SubOk) -> None:
+        self.refused = None
+        self._lease_seconds = message.lease_ms / 1000
+        self._send(wire.Credit(self._group, IN_FLIGHT_EVENTS_MAX, IN_FLIGHT_BYTES_MAX))
+
+    def _arrived(self, message: wire.Msg, frames: list[bytes]) -> None:
+        now = time.monotonic()
+        events = wire.decode_batch(frames, len(message.messages))
+        for (arrival, size), (seq, attempt, _, fence) in zip(events, message.messages, strict=True):
+            delivery = _Delivery(arrival, size, seq, attempt, fence, now)
+            self._held[delivery.key] = delivery
+            self._queue.append(delivery)
+        self._idle.clear()
+        self._bell.set()
+
+    # ---- handling ----------------------------------------------------------------------------------------------
+
+    async def _handle_loop(self) -> None:
+        while True:
+            await self._bell.wait()
+            self._bell.clear()
+            while self._queue:
+                batch = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_EVENTS_MAX))]
+                await self._handle(batch)
+            self._idle.set()
+
+    async def _handle(self, batch: Sequence[_Delivery]) -> None:
+        """Runs a batch and answers it, trying again while the database cannot commit."""
+        link = self._link
+        while link is not None and link is self._link:
+            try:
+                outcomes = await self._database.write_each([self._work(delivery) for delivery in batch])
+            except OverloadedError:
+                await asyncio.sleep(_PURGE_PAUSE_SECONDS)
+                continue
+            failure = next((one.error for one in outcomes if isinstance(one.error, StorageError)), None)
+            if failure is None:
+                self._answer(link, batch, outcomes)
+                return
+            # Not the event's fault: a NACK would use up its attempts while the disk is full. Keep it and try again.
+            _log.error("a batch could not be committed", error=str(failure), events=len(batch))
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    def _work(self, delivery: _Delivery) -> Any:
+        """The work of one event; its value is whether it was new."""
+
+        def work(tx: Transaction) -> bool:
+            arrival = delivery.arrival
+            if not _inbox.claim(connection_of(tx), arrival.source, arrival.id, delivery.seq):
+                return False
+            subscription = self._table.get(arrival.type)
+            if subscription is None:
+                raise Reject(f"no handler for {arrival.type}")
+            started = time.perf_counter()
+            with _tracing.processing(arrival.type, arrival.id, self._group, delivery.attempt, arrival.traceparent):
+                subscription.handler(_event(delivery, subscription.decode(arrival.data)), tx)
+            self.counters.seconds[arrival.type].observe(time.perf_counter() - started)
+            return True
+
+        return work
+
+    def _answer(self, link: Link, batch: Sequence[_Delivery], outcomes: Sequence[Outcome]) -> None:
+        """Sends the verdicts of a committed batch, then its credit. Into a session that is gone they go unheard."""
+        if link is not self._link:
+            return
+        done: list[wire.SeqFence] = []
+        duplicate: list[wire.SeqFence] = []
+        for delivery, outcome in zip(batch, outcomes, strict=True):
+            if outcome.error is not None:
+                self._refuse(delivery, outcome.error)
+            else:
+                (done if outcome.value else duplicate).append(delivery.key)
+            self._held.pop(delivery.key, None)
+        self.counters.handled += len(done)
+        self.counters.duplicate += len(duplicate)
+        if done or duplicate:
+            self._send(wire.Ack(self._group, done, duplicate))
+        self._send(wire.Credit(self._group, len(batch), sum(delivery.bytes for delivery in batch)))
+
+    def _refuse(self, delivery: _Delivery, error: Exception) -> None:
+        text = f"{type(error).__name__}: {error}"[:ERROR_LENGTH_MAX]
+        where = {"topic": delivery.arrival.type, "event_id": delivery.arrival.id, "attempt": delivery.attempt}
+        if isinstance(error, Reject):
+            self.counters.rejected += 1
+            _log.error("event rejected", error=text, **where)
+            self._send(wire.Term(self._group, [delivery.key], error.reason[:ERROR_LENGTH_MAX], text))
+            return
+        self.counters.retried += 1
+        delay_ms = int(error.after_seconds * 1000) if isinstance(error, Retry) else None
+        if delay_ms is None:
+            _log.warning("handler failed", error=text, **where, exc_info=error)
+        self._send(wire.Nack(self._group, [delivery.key], delay_ms, text))
+
+    def _send(self, message: wire.Outgoing) -> None:
+        if self._link is not None:
+            self._link.send(message)
+
+    # ---- upkeep ------------------------------------------------------------------------------------------------
+
+    async def _extend_loop(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease_seconds / 3)
+            if self._held:
+                self._send(wire.Wip(self._group, list(self._held)))
+
+    async def _purge_loop(self) -> None:
+        """After each WELCOME forgets inbox rows that are older than the log, a bounded number a commit."""
+        purged: Link | None = None
+        while True:
+            await asyncio.sleep(_RETRY_SECONDS)
+            link = self._link
+            if link is None or link is purged:
+                continue
+            with contextlib.suppress(StorageError, OverloadedError):
+                await self._purge(link.welcome.oldest)
+                purged = link
+
+    async def _purge(self, oldest: int) -> None:
+        gone = _inbox.PURGE_ROWS_MAX
+        while gone == _inbox.PURGE_ROWS_MAX:
+            gone = await self._database.write(lambda tx: _inbox.purge(connection_of(tx), oldest))
+            await asyncio.sleep(_PURGE_PAUSE_SECONDS)
+
+
+def _event(delivery: _Delivery, data: Any) -> Event[Any]:
+    arrival = delivery.arrival
+    return Event(
+        id=arrival.id,
+        source=arrival.source,
+        type=arrival.type,
+        subject=arrival.subject,
+        time=arrival.time,
+        data=data,
+        attempt=delivery.attempt,
+        traceparent=arrival.traceparent,
+    )

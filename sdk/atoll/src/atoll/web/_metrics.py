@@ -1,0 +1,87 @@
+"""`/metrics` in Prometheus' text form: the library's plain counters, shown by one collector.
+
+A registry of its own rather than the global one, so that two applications in one process (tests) do not meet. A service
+adds its own metrics to `Attachment.registry`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from .. import telemetry
+from .._consumer import Consumer
+from .._counters import Histogram
+from .._relay import Relay
+from .._session import Session
+from ._observe import HttpCounters
+
+
+class AtollCollector(Collector):
+    """Reads the counters at each scrape; the outbox's two are read from the database just before it."""
+
+    def __init__(self, session: Session, relay: Relay | None, consumer: Consumer | None, http: HttpCounters) -> None:
+        self._session = session
+        self._relay = relay
+        self._consumer = consumer
+        self._http = http
+        self.outbox = (0, 0)
+        """(waiting, refused)"""
+
+    def collect(self) -> Iterator[Metric]:
+        """All families of this library."""
+        yield _gauge("atoll_session_up", "1 while there is a session with the broker", int(self._session.state == "up"))
+        yield _counter("atoll_sessions", "Sessions opened with the broker", self._session.sessions)
+        if self._relay is not None:
+            yield from self._outbox(self._relay)
+        if self._consumer is not None:
+            yield from self._inbox(self._consumer)
+        yield from self._requests()
+        spans = CounterMetricFamily("atoll_otel_spans", "Ended spans by what became of them", labels=["outcome"])
+        for outcome in ("exported", "failed", "dropped"):
+            spans.add_metric([outcome], getattr(telemetry.counters, outcome))
+        yield spans
+
+    def _outbox(self, relay: Relay) -> Iterable[Metric]:
+        yield _gauge("atoll_outbox_waiting", "Events that the broker has not acknowledged", self.outbox[0])
+        yield _gauge("atoll_outbox_refused", "Events that the broker refused; each wants a human", self.outbox[1])
+        yield _gauge("atoll_relay_stopped", "1 if outbox and broker do not fit", int(relay.stopped is not None))
+        yield _counter("atoll_publish_acks", "Events acknowledged by the broker", relay.counters.acked)
+        yield _counter("atoll_publish_busy", "Times that the broker said BUSY", relay.counters.busy)
+        yield _counter("atoll_publish_went_back", "Times that the relay had to send again", relay.counters.went_back)
+
+    def _inbox(self, consumer: Consumer) -> Iterable[Metric]:
+        events = CounterMetricFamily("atoll_events", "Deliveries by what became of them", labels=["outcome"])
+        for outcome in ("handled", "duplicate", "rejected", "retried", "stale"):
+            events.add_metric([outcome], getattr(consumer.counters, outcome))
+        yield events
+        yield _gauge("atoll_events_in_flight", "Deliveries that are not answered yet", consumer.in_flight)
+        seconds = HistogramMetricFamily("atoll_handler_seconds", "Time in the handler", labels=["topic"])
+        for topic, histogram in consumer.counters.seconds.items():
+            _add(seconds, [topic], histogram)
+        yield seconds
+
+    def _requests(self) -> Iterable[Metric]:
+        requests = CounterMetricFamily("atoll_http_requests", "Requests answered", labels=["method", "route", "status"])
+        for (method, route, status), count in self._http.requests.items():
+            requests.add_metric([method, route, str(status)], count)
+        yield requests
+        yield _gauge("atoll_http_requests_in_progress", "Requests that are being answered", self._http.in_progress)
+        seconds = HistogramMetricFamily("atoll_http_request_seconds", "Time to answer", labels=["method", "route"])
+        for labels, histogram in self._http.seconds.items():
+            _add(seconds, list(labels), histogram)
+        yield seconds
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def _counter(name: str, text: str, value: float) -> CounterMetricFamily:
+    return CounterMetricFamily(name, text, value=value)
+
+
+def _add(family: HistogramMetricFamily, labels: list[str], histogram: Histogram) -> None:
+    family.add_metric(labels, buckets=histogram.buckets(), sum_value=histogram.sum)
