@@ -58,7 +58,7 @@ class WireError(BrokerError):
         self.closes = CODES[code] if closes is None else closes
 
 
-class EventRefused(BrokerError):
+class EventRefusedError(BrokerError):
     """The publisher's: this event is never accepted. Becomes an entry in PUBACK.refused and spends its pseq."""
 
     def __init__(self, code: str, field: str, text: str) -> None:
@@ -68,16 +68,16 @@ class EventRefused(BrokerError):
         self.text = text
 
 
-class StorageFailed(BrokerError):
+class StorageFailedError(BrokerError):
     """The disk's: a write or a flush failed, or the log is corrupt. The broker seals itself and exits 74.
 
     After a failed flush nobody knows what the disk holds, so trying again would turn a guess into an ack.
     """
 
 
-class StorageLocked(BrokerError):
+class StorageLockedError(BrokerError):
     """Another process holds the data directory (exit 75)."""
 
 
-class PortTaken(BrokerError):
+class PortTakenError(BrokerError):
     """A listen address is in use or can not be bound (exit 69). The text names the variable to change."""

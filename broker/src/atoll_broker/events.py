@@ -1,0 +1,124 @@
+"""One event's way in: size, CloudEvents envelope, contract, JSON Schema of its data.
+
+`data` stays unparsed (`msgspec.Raw`) until the schema needs it, and what is stored are the bytes that came. A schema
+is compiled once per content, without remote references (the broker fetches nothing on a peer's word) and with
+patterns of linear time (a peer's pattern must not stall the others).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+import jsonschema_rs
+import msgspec
+from msgspec import Meta, Raw
+
+from .codec import field_of
+from .commands import Topic
+from .errors import EventRefusedError, WireError
+
+SCHEMAS_MAX: Final = 1024
+TEXT_MAX: Final = 400
+
+
+class Envelope(msgspec.Struct, gc=False):
+    """CloudEvents 1.0, JSON format. Extension attributes are allowed and not looked at."""
+
+    specversion: Literal["1.0"]
+    id: Annotated[str, Meta(min_length=1, max_length=128)]
+    source: Annotated[str, Meta(min_length=1, max_length=256)]
+    type: Topic
+    subject: Annotated[str, Meta(min_length=1, max_length=256)]
+    time: Annotated[datetime, Meta(tz=True)]
+    datacontenttype: Literal["application/json"]
+    data: Raw
+    traceparent: Annotated[str, Meta(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")] | None = None
+    tracestate: Annotated[str, Meta(max_length=512)] | None = None
+
+
+class Trace(msgspec.Struct):
+    """What a dead letter wants to know of an event that is stored already."""
+
+    traceparent: str | None = None
+
+
+_envelopes: Final = msgspec.json.Decoder(Envelope)
+_traces: Final = msgspec.json.Decoder(Trace)
+
+
+class Schemas:
+    """Compiled schemas by the hash of their bytes; the least used go first."""
+
+    def __init__(self) -> None:
+        self._compiled: OrderedDict[bytes, jsonschema_rs.Validator] = OrderedDict()
+
+    def compile(self, topic: str, schema: Raw) -> jsonschema_rs.Validator:
+        """Raises WireError CONTRACT, naming the topic."""
+        key = hashlib.sha256(schema).digest()
+        validator = self._compiled.get(key)
+        if validator is None:
+            validator = self._compiled[key] = _compile(topic, schema)
+            if len(self._compiled) > SCHEMAS_MAX:
+                self._compiled.popitem(last=False)
+        else:
+            self._compiled.move_to_end(key)
+        return validator
+
+
+def _compile(topic: str, schema: Raw) -> jsonschema_rs.Validator:
+    field = f"contracts.publishes.{topic}"
+    decoded = msgspec.json.decode(schema)
+    if not isinstance(decoded, dict):
+        raise WireError("CONTRACT", "a schema is a JSON object", field)
+    try:
+        return jsonschema_rs.validator_for(decoded, offline=True, pattern_options=jsonschema_rs.RegexOptions())
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
+        raise WireError("CONTRACT", f"the schema does not compile: {_short(str(error))}", field) from None
+
+
+def check(event: Raw, contract: dict[str, jsonschema_rs.Validator], event_bytes_max: int) -> Envelope:
+    """The envelope of an event that may be stored. Raises EventRefusedError, final for this event."""
+    size = len(memoryview(event))
+    if size > event_bytes_max:
+        raise EventRefusedError("TOO_LARGE", "", f"an event has at most {event_bytes_max} bytes, got {size}")
+    try:
+        envelope = _envelopes.decode(event)
+    except (msgspec.DecodeError, RecursionError) as error:
+        field = field_of(error) if isinstance(error, msgspec.ValidationError) else None
+        raise EventRefusedError("SCHEMA", field or "", _short(str(error))) from None
+    validator = contract.get(envelope.type)
+    if validator is None:
+        raise EventRefusedError("ACL", "type", f"{envelope.type} is not announced by this session")
+    _check_data(envelope.data, validator)
+    return envelope
+
+
+def _check_data(data: Raw, validator: jsonschema_rs.Validator) -> None:
+    try:
+        decoded = msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise EventRefusedError("SCHEMA", "data", _short(str(error))) from None
+    if not validator.is_valid(decoded):
+        first = next(iter(validator.iter_errors(decoded)))
+        raise EventRefusedError("SCHEMA", _data_field(first), _short(first.message))
+
+
+def _data_field(error: jsonschema_rs.ValidationError) -> str:
+    """`data.lines[0].quantity`; for a property that is missing, the path that it should have had."""
+    path: list[Any] = list(error.instance_path)
+    if error.kind.name == "required":
+        path.append(error.kind.as_dict()["property"])
+    return "data" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)[:TEXT_MAX]
+
+
+def traceparent_of(body: bytes) -> str | None:
+    """Of an event in the log, for its dead letter."""
+    return _traces.decode(body).traceparent
+
+
+def _short(text: str) -> str:
+    """A schema error quotes the value, which may be long, or a secret's neighbour: the first line, cut."""
+    return text.split("\n", 1)[0][:TEXT_MAX]

@@ -1,0 +1,141 @@
+"""The storage protocol in memory: the same promises but durability. For tests of the core and of clients."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Literal
+
+from .errors import StorageFailedError
+from .storage import (
+    DeadLetter,
+    DeadMark,
+    GroupRecord,
+    LetterDrop,
+    LetterPut,
+    LettersReplay,
+    ProducerRecord,
+    Recovered,
+    StoredEvent,
+    Trimmed,
+    WriteBatch,
+)
+
+
+class MemoryStorage:
+    """Survives `open` again, as a disk survives a restart."""
+
+    def __init__(self, log_id: str = "memory") -> None:
+        self.log_id = log_id
+        self.boot = 0
+        self.events: dict[int, StoredEvent] = {}
+        self.oldest = 1
+        self.next_seq = 1
+        self.topics: Counter[str] = Counter()
+        self.producers: dict[str, ProducerRecord] = {}
+        self.floors: dict[str, int] = {}
+        self.acked: dict[str, set[int]] = {}
+        self.attempts: dict[tuple[str, int], int] = {}
+        self.letters: dict[tuple[str, int], tuple[DeadLetter, bool]] = {}
+        self.kept: dict[str, bytes] = {}
+
+    def open(self, groups: dict[str, tuple[list[str], Literal["earliest", "latest"]]]) -> Recovered:
+        self.boot += 1
+        for name, (_, first) in groups.items():
+            start = self.oldest - 1 if first == "earliest" else self.next_seq - 1
+            self.floors[name] = max(self.floors.get(name, start), self.oldest - 1)
+        return Recovered(
+            boot=self.boot,
+            log_id=self.log_id,
+            oldest=self.oldest,
+            next_seq=self.next_seq,
+            log_bytes=self._log_bytes(),
+            topics=dict(self.topics),
+            producers=dict(self.producers),
+            groups={name: self._group(name, topics) for name, (topics, _) in groups.items()},
+            kept=dict(self.kept),
+        )
+
+    def commit(self, batch: WriteBatch) -> Trimmed | None:
+        for event in batch.events:
+            self.events[event.seq] = event
+            self.topics[event.topic] += 1
+            self.next_seq = event.seq + 1
+        self.producers.update(batch.producers)
+        self.kept.update(batch.kept)
+        self._commit_groups(batch)
+        return self._trim(batch.trim_below) if batch.trim_below is not None else None
+
+    @property
+    def checkpoint_due(self) -> bool:
+        return False
+
+    def checkpoint(self) -> None:
+        """Nothing to tidy."""
+
+    def read(self, after: int, events_max: int, bytes_max: int) -> list[StoredEvent]:
+        found: list[StoredEvent] = []
+        size = 0
+        for seq in range(after + 1, min(after + 1 + events_max, self.next_seq)):
+            event = self.read_one(seq)
+            size += len(event.body)
+            if found and size > bytes_max:
+                break
+            found.append(event)
+        return found
+
+    def read_one(self, seq: int) -> StoredEvent:
+        if seq not in self.events:
+            raise StorageFailedError(f"event {seq} is not in the log")
+        return self.events[seq]
+
+    def dead_letters(self, group: str, after: int, limit: int) -> list[DeadLetter]:
+        found = [letter for (name, seq), (letter, _) in self.letters.items() if name == group and seq > after]
+        waiting = [letter for letter in found if not self.letters[group, letter.seq][1]]
+        return sorted(waiting, key=lambda letter: letter.seq)[:limit]
+
+    def close(self) -> None:
+        """Nothing to let go."""
+
+    def _commit_groups(self, batch: WriteBatch) -> None:
+        self.floors.update(batch.floors)
+        for group, seq in batch.acked:
+            self.acked.setdefault(group, set()).add(seq)
+        for group, floor in batch.floors.items():
+            self.acked[group] = {seq for seq in self.acked.get(group, ()) if seq > floor}
+        for key, attempt in batch.attempts.items():
+            self.attempts.pop(key, None)
+            if attempt:
+                self.attempts[key] = attempt
+        for change in batch.letters:
+            self._change_letter(change)
+
+    def _change_letter(self, change: LetterPut | LettersReplay | LetterDrop) -> None:
+        if isinstance(change, LetterPut):
+            self.letters[change.letter.group, change.letter.seq] = (change.letter, False)
+        elif isinstance(change, LetterDrop):
+            self.letters.pop((change.group, change.seq), None)
+        else:
+            for key, (letter, _) in self.letters.items():
+                if letter.group == change.group and letter.subject == change.subject:
+                    self.letters[key] = (letter, True)
+
+    def _trim(self, below: int) -> Trimmed:
+        for seq in range(self.oldest, below):
+            self.topics[self.events.pop(seq).topic] -= 1
+        self.oldest = max(self.oldest, below)
+        return Trimmed(self.oldest, self._log_bytes(), dict(self.topics))
+
+    def _log_bytes(self) -> int:
+        return sum(len(event.body) for event in self.events.values())
+
+    def _group(self, name: str, topics: list[str]) -> GroupRecord:
+        floor, acked = self.floors[name], set(self.acked.get(name, ()))
+        dead = [
+            DeadMark(seq, letter.topic, letter.subject, replaying)
+            for (group, seq), (letter, replaying) in sorted(self.letters.items())
+            if group == name
+        ]
+        done = acked | {mark.seq for mark in dead}
+        waiting = sum(1 for e in self.events.values() if e.seq > floor and e.topic in topics and e.seq not in done)
+        attempts = {seq: attempt for (group, seq), attempt in self.attempts.items() if group == name}
+        return GroupRecord(floor, acked, attempts, dead, waiting + sum(mark.replaying for mark in dead))
