@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import sys
 
-import atoll
 import uvloop
+
+import atoll
 
 from . import serving, settings
 

@@ -20,9 +20,7 @@ class Metrics:
             ("service", "method", "route", "status"),
             registry=self._registry,
         )
-        self.in_progress = Gauge(
-            "atoll_gateway_requests_in_progress", "Requests being served", registry=self._registry
-        )
+        self.in_progress = Gauge("atoll_gateway_requests_in_progress", "Requests being served", registry=self._registry)
         self.upstream_seconds = Histogram(
             "atoll_gateway_upstream_seconds",
             "From sending a request to a service until the head of its answer",
@@ -50,9 +48,7 @@ class Metrics:
             "Requests that are not well-formed HTTP",
             registry=self._registry,
         )
-        self.connections = Gauge(
-            "atoll_gateway_client_connections", "Open client connections", registry=self._registry
-        )
+        self.connections = Gauge("atoll_gateway_client_connections", "Open client connections", registry=self._registry)
         self.connections_cut = Counter(
             "atoll_gateway_client_connections_cut",
             "Client connections closed by the gateway: head_timeout, too_many, upstream_broken, slow_reader, "

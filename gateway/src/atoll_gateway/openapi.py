@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .problems import CONTENT_TYPE
-from .routing import Route, Services, Table
+from .routing import Route, Services, Slot, Table
 
 _PARAMETER = re.compile(r"\{([^}]+)\}")
 _SECTIONS = ("schemas", "responses", "parameters", "examples", "requestBodies", "headers", "links", "pathItems")
@@ -29,7 +29,10 @@ _PROBLEM = {
         "instance": {"type": "string", "description": "trace id"},
     },
 }
-_ERROR = {"description": "Problem details", "content": {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
+_ERROR = {
+    "description": "Problem details",
+    "content": {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+}
 
 
 def document(table: Table, services: Services, version: str) -> dict[str, Any]:
@@ -41,17 +44,17 @@ def document(table: Table, services: Services, version: str) -> dict[str, Any]:
         paths.setdefault(route.template, {})[route.method.lower()] = operation
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Atoll", "version": version, "description": "Everything that is offered through the gateway."},
+        "info": {"title": "Atoll", "version": version, "description": "All that the gateway offers."},
         "tags": [{"name": service} for service in sorted({route.service for route in table.routes})],
         "paths": paths,
         "components": _components(described, table),
     }
 
 
-def _description(slots: Iterable[Any]) -> Mapping[str, Any]:
+def _description(slots: Iterable[Slot]) -> Mapping[str, Any]:
     """A service's own document: of several versions side by side the newest by name."""
-    documents = sorted((slot.version, index, slot.openapi) for index, slot in enumerate(slots))
-    return documents[-1][2] if documents else {}
+    newest = max(slots, key=lambda slot: slot.version, default=None)
+    return {} if newest is None else newest.openapi
 
 
 def _operation(route: Route, described: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,8 @@ async def ready(request: web.Request) -> web.Response:
 async def health(request: web.Request) -> web.Response:
     """The gateway is alive; and what it knows of the services. For people and dashboards, not for load balancers."""
     parts = request.app[PARTS]
-    services = {name: _service(parts, name) for name in sorted({**parts.registry.services(), **parts.registry.absent()})}
+    names = sorted({**parts.registry.services(), **parts.registry.absent()})
+    services = {name: _service(parts, name) for name in names}
     every = all(service["ready"] for service in services.values())
     why = parts.why_not_ready()
     status = "unready" if why else "ok" if every and not parts.degraded() else "degraded"

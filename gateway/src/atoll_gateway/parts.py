@@ -62,9 +62,7 @@ class Parts:
 
     def why_not_ready(self) -> str:
         """Empty when requests can be served."""
-        missing = [
-            name for name, known in (("keys", self.keys.known), ("registry", self.registry.known)) if not known
-        ]
+        missing = [name for name, known in (("keys", self.keys.known), ("registry", self.registry.known)) if not known]
         if self.draining:
             return "draining"
         return f"waiting for: {', '.join(missing)}" if missing else ""

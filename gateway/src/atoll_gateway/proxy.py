@@ -18,8 +18,10 @@ from dataclasses import dataclass, field
 import aiohttp
 import structlog
 from aiohttp import ClientResponse, ClientSession, web
-from atoll_token import Claims
+from multidict import CIMultiDict
 from yarl import URL
+
+from atoll_token import Claims
 
 from . import headers, paths
 from .assertions import Assertions
@@ -108,9 +110,9 @@ class Proxy:
     async def run(self, app: web.Application) -> AsyncIterator[None]:  # noqa: ARG002 - the form of cleanup_ctx
         """The client sessions: one bare, one with instrumentation that only sampled requests pay for."""
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_UPSTREAM_KEEPALIVE_SECONDS, use_dns_cache=True)
-        async with connector, self._session(connector) as self._plain:
-            async with self._session(connector, client_trace_config()) as self._traced:
-                yield
+        plain, traced = self._session(connector), self._session(connector, client_trace_config())
+        async with connector, plain as self._plain, traced as self._traced:
+            yield
 
     def _session(self, connector: aiohttp.BaseConnector, *traces: aiohttp.TraceConfig) -> ClientSession:
         return ClientSession(
@@ -227,7 +229,7 @@ class Proxy:
     def _start_service_time(self, limit: asyncio.Timeout) -> None:
         limit.reschedule(asyncio.get_running_loop().time() + self._policy.upstream_seconds_max)
 
-    def _headers(self, call: _Call) -> headers.CIMultiDict[str]:
+    def _headers(self, call: _Call) -> CIMultiDict[str]:
         sent = headers.for_service(call.request.headers, public=call.route.public)
         if call.body.length is not None:
             sent["Content-Length"] = str(call.body.length)
@@ -296,6 +298,8 @@ def _well_formed(request: web.Request) -> Target:
     """What the HTTP parser lets through and two servers could still read in two ways."""
     if len(request.headers.getall("Host", [])) != 1 and request.version >= aiohttp.HttpVersion11:
         raise Problem(400, "bad_host", "expected exactly one Host header", field="Host")
+    if request.headers.get("Expect", "100-continue").lower() != "100-continue":
+        raise Problem(417, "expectation_failed", "the only expectation that is met is 100-continue", field="Expect")
     return paths.parse(request.raw_path)
 
 

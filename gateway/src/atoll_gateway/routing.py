@@ -15,8 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import atoll_token
 import msgspec
+
+import atoll_token
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OWN_PAGES = frozenset({"healthz", "readyz", "openapi.json", "docs", "live", "ready", "metrics"})

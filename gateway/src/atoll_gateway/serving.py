@@ -7,9 +7,10 @@ import errno
 import resource
 import signal
 
-import atoll
 import structlog
 from aiohttp import web
+
+import atoll
 
 from .app import make_app
 from .listener import Listener

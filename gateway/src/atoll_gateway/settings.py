@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-import atoll
 import msgspec
+
+import atoll
 from atoll_token import PublicKey, SigningKey
 
 from . import policy

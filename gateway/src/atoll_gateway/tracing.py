@@ -121,10 +121,9 @@ class Tracing:
                 kind=SpanKind.SERVER,
                 attributes=_attributes(request),
             )
-            context = span.get_span_context()
             # Not so with telemetry switched off, or with a sampler that says no: then nothing must claim to be sampled.
-            if context.is_valid and context.trace_flags.sampled:
-                return Trace(f"{context.trace_id:032x}", span)
+            if span.is_recording():
+                return Trace(f"{span.get_span_context().trace_id:032x}", span)
         return Trace(parent[0] if parent else f"{_random.getrandbits(128) or 1:032x}", None)
 
 

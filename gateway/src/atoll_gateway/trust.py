@@ -13,6 +13,8 @@ from typing import Any
 import msgspec
 import structlog
 from aiohttp import hdrs
+from multidict import CIMultiDictProxy
+
 from atoll_token import (
     Claims,
     KeySet,
@@ -24,7 +26,6 @@ from atoll_token import (
     open_key_set,
     scope_allows,
 )
-from multidict import CIMultiDictProxy
 
 from .problems import Problem
 from .routing import Route
@@ -70,7 +71,7 @@ class KeyRing:
             self._shelf.set_aside(_KEYS, str(error))
 
     def update(self, value: Any, settled: bool) -> None:  # noqa: ARG002 - a signed document needs no settling
-        """A document from the broker. A bad or older one changes nothing: the broker relays, it cannot say who signs."""
+        """A document from the broker. A bad or older one changes nothing: the broker only relays it."""
         if not value:
             return
         try:
