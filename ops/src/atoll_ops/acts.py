@@ -1,4 +1,4 @@
-"""`kill`, `stop`, `start`, `restart`, `pause`, `resume`: asked of control, which audits; of the agent if control is down.
+"""`kill`, `stop`, `start`, `restart`, `pause`, `resume`: asked of control, which audits; else of the agent.
 
 Control has to be operable when it is the thing that is down, so the agent takes the same request on its own socket.
 The agent's log then is the only record, and the command line says so.
@@ -13,7 +13,7 @@ import uuid
 from typing import Any
 
 from atoll_ops import client, console, sockets
-from atoll_ops.errors import AgentGone, OperationError
+from atoll_ops.errors import AgentGoneError, OperationError
 from atoll_ops.slots import Slot
 from atoll_ops.state import State
 
@@ -22,7 +22,7 @@ _FOLLOW_SECONDS_MAX = 120.0
 _LOOK_EVERY_SECONDS = 0.05
 
 
-class ControlDown(Exception):
+class ControlDownError(Exception):
     """Nobody answers on control's socket."""
 
 
@@ -30,7 +30,7 @@ def carry_out(state: State, act: str, slot: Slot, reason: str, seconds: float | 
     """Ask for an act and follow it to its end, a line a step. Raises OperationError if it is refused."""
     try:
         operation = _ask_control(state, act, slot, reason, seconds)
-    except ControlDown:
+    except ControlDownError:
         operation = _ask_agent(state, act, slot, reason, seconds)
         console.problem("control is down: done by the agent itself, noted in logs/agent.log and not in the audit")
     return _follow(state, operation)
@@ -39,7 +39,7 @@ def carry_out(state: State, act: str, slot: Slot, reason: str, seconds: float | 
 def control(state: State, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> Any:
     """One call of the operators' API on the local socket; its JSON.
 
-    Raises ControlDown if nobody answers, OperationError with the problem's text for an error.
+    Raises ControlDownError if nobody answers, OperationError with the problem's text for an error.
     """
     connection = sockets.UnixConnection(state.control_socket, _SECONDS)
     try:
@@ -48,7 +48,7 @@ def control(state: State, method: str, path: str, body: object = None, headers: 
         response = connection.getresponse()
         answer = json.loads(response.read())
     except (OSError, ValueError) as error:
-        raise ControlDown(str(error)) from error
+        raise ControlDownError(str(error)) from error
     finally:
         connection.close()
     if response.status >= 400:
@@ -64,11 +64,13 @@ def _ask_control(state: State, act: str, slot: Slot, reason: str, seconds: float
 
 
 def _ask_agent(state: State, act: str, slot: Slot, reason: str, seconds: float | None) -> dict[str, Any]:
-    request = {"act": act, "name": slot.name, "instance": slot.instance, "reason": reason, "seconds": seconds}
+    request: dict[str, Any] = {"act": act, "name": slot.name, "instance": slot.instance}
     try:
-        answer = client.ask(state, do="act", by=f"local:{os.geteuid()}", **request)
-    except AgentGone as gone:
-        raise AgentGone("agent gone: `./atoll up` starts one, which adopts what runs") from gone
+        answer = client.ask(
+            state, do="act", by=f"local:{os.geteuid()}", reason=reason, seconds=seconds, **request
+        )
+    except AgentGoneError as gone:
+        raise AgentGoneError("agent gone: `./atoll up` starts one, which adopts what runs") from gone
     if "error" in answer:
         raise OperationError(str(answer["error"]["text"]))
     operation: dict[str, Any] = answer["operation"]
@@ -92,5 +94,5 @@ def _follow(state: State, operation: dict[str, Any]) -> int:
         time.sleep(_LOOK_EVERY_SECONDS)
         found = client.ask(state, do="operation", id=operation["id"])["operation"]
         if found is None:
-            raise AgentGone("the agent was replaced meanwhile; see `./atoll status`")
+            raise AgentGoneError("the agent was replaced meanwhile; see `./atoll status`")
         operation = found

@@ -24,7 +24,7 @@ from atoll_ops import sockets
 from atoll_ops.instance import Instance
 from atoll_ops.journal import Journal
 from atoll_ops.launch import Plan
-from atoll_ops.operations import ActRefused, Operations
+from atoll_ops.operations import ActRefusedError, Operations
 from atoll_ops.slots import Slot, SlotFiles
 from atoll_ops.state import State, write_private
 
@@ -164,9 +164,10 @@ class Agent:
 
     async def _see_followers_off(self) -> None:
         """Let those who follow read the last line; one that does not is no reason to stay."""
-        deadline = time.monotonic() + _FAREWELL_SECONDS
-        while self._followers and time.monotonic() < deadline:
-            await asyncio.sleep(_LOOK_EVERY_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL_SECONDS):
+                for follower in list(self._followers):
+                    await follower.gone.wait()
 
     async def drain_orphans(self) -> None:
         """Without an agent before: end whatever fills the slots, as `down` does. The caller holds the agent's lock."""
@@ -250,9 +251,10 @@ class Agent:
             return {"error": {"code": "ending", "text": "the system is going down"}}
         slot = Slot(str(request.get("name")), int(request.get("instance", 1)))
         act, by, reason = str(request.get("act")), str(request.get("by")), str(request.get("reason"))
+        known = str(request.get("id") or "")
         try:
-            operation = self._operations.request(act, slot, reason, by, request.get("seconds"))
-        except ActRefused as refused:
+            operation = self._operations.request(act, slot, reason, by, request.get("seconds"), known)
+        except ActRefusedError as refused:
             return {"error": {"code": refused.refusal, "text": str(refused)}}
         self._journal.write("act", act=act, slot=str(slot), by=by, reason=reason, operation=operation.id)
         return {"operation": operation.describe()}
@@ -270,6 +272,7 @@ class Agent:
                     return
         finally:
             self._followers.discard(follower)
+            follower.gone.set()
 
     def _own(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -288,7 +291,7 @@ class _Follower:
     def __init__(self, history: Iterable[Event]) -> None:
         self._events = deque(history, maxlen=2 * _HISTORY)
         self._something = asyncio.Event()
-        self._something.set()
+        self.gone = asyncio.Event()
 
     def hear(self, event: Event) -> None:
         self._events.append(event)

@@ -33,7 +33,7 @@ dlq = App(name="dlq", help="Dead letters: events that a group gave up on.")
 app.command(group)
 app.command(dlq)
 
-StateOption = Annotated[Path | None, Parameter(name="--state", help="State directory; default .atoll in the repository.")]
+StateOption = Annotated[Path | None, Parameter(name="--state", help="State directory; default: .atoll beside this program")]
 MeshOption = Annotated[Path | None, Parameter(name="--mesh", help="System page; default mesh.toml in the repository.")]
 Reason = Annotated[str, Parameter(name="--reason", help="Why; it goes into the audit.")]
 _BY_HAND = "at the command line"
@@ -84,7 +84,9 @@ def down(*, state: StateOption = None) -> int:
 
 
 @app.command
-def status(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False, state: StateOption = None) -> int:
+def status(
+    *, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False, state: StateOption = None
+) -> int:
     """How every part is; exit code 3 unless all that should run do.
 
     Args:
@@ -201,7 +203,7 @@ def _bus(state: Path | None, method: str, path: str, body: object = None) -> Any
 
     try:
         return acts.control(state_of(state), method, path, body)
-    except acts.ControlDown as error:
+    except acts.ControlDownError as error:
         raise OperationError(f"control does not answer ({error}): see `./atoll status`") from error
 
 

@@ -28,8 +28,8 @@ def event(happened: dict[str, Any]) -> None:
     match happened["event"]:
         case "ready":
             note = f"  (without {', '.join(happened['missing'])})" if happened["missing"] else ""
-            adopted = f"adopted, pid {happened['pid']}" if happened["adopted"] else f"ready  {happened['seconds']:.1f} s"
-            say(name, adopted + note)
+            ready = f"ready  {happened['seconds']:.1f} s"
+            say(name, (f"adopted, pid {happened['pid']}" if happened["adopted"] else ready) + note)
         case "kept stopped":
             say(name, f"{happened['why']}; `./atoll start {happened['name']}` starts it")
         case "stopped":

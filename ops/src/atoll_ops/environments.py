@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from atoll_ops.errors import EnvironmentFailed
+from atoll_ops.errors import EnvironmentFailedError
 
 #: Oldest uv that reads our pyproject files as meant (cache-keys, dependency groups, its own build backend).
 UV_VERSION_MIN = (0, 9, 0)
@@ -81,11 +81,11 @@ class Workshop:
         return [one for one in wanted if self._recorded(one) != self.stamp(one)]
 
     def stamp(self, environment: Environment) -> str:
-        """Digest of all that goes in: Python version, requirement files, and every source that is installed from a path."""
+        """Digest of all that goes in: Python version, requirement files, every source that is installed from a path."""
         digest = hashlib.sha256(f"{sys.version_info[:3]} {sys.platform}\n".encode())
         for path in _inputs(environment):
             if not path.is_file():
-                raise EnvironmentFailed(f"environment {environment.name}: {path} is missing")
+                raise EnvironmentFailedError(f"environment {environment.name}: {path} is missing")
             digest.update(f"{os.path.relpath(path, self.root)}\n".encode())
             digest.update(path.read_bytes())
         return digest.hexdigest()
@@ -93,8 +93,8 @@ class Workshop:
     def sync(self, wanted: Sequence[Environment], report: Report) -> None:
         """Make or mend every stale environment, at most two at a time; `report(name, text)` hears of each.
 
-        Raises EnvironmentFailed naming the first that could not be made; installers still running are then ended, and
-        an environment is never stamped before it is whole.
+        Raises EnvironmentFailedError naming the first that could not be made; installers still running are then ended,
+        and an environment is never stamped before it is whole.
         """
         if not self.stale(wanted):
             return
@@ -185,16 +185,17 @@ class _Installation:
         self._process.terminate()
         self._process.wait()
 
-    def _failure(self) -> EnvironmentFailed:
+    def _failure(self) -> EnvironmentFailedError:
         output = self._log_path.read_text(errors="replace")
-        return EnvironmentFailed(f"environment {self.environment.name}: {_cause(output)} (all of it: {self._log_path})")
+        why = f"{_cause(output)} (all of it: {self._log_path})"
+        return EnvironmentFailedError(f"environment {self.environment.name}: {why}")
 
 
 def _cause(output: str) -> str:
     """The one line of an installer's output that says why."""
     if _NO_REGISTRY.search(output):
         return "the package registry cannot be reached; check the network, a proxy, or UV_DEFAULT_INDEX"
-    lines = [line.strip(" ×│├─▶╰error:") for line in output.splitlines() if line.strip()]
+    lines = [re.sub(r"^[\s×│├─▶╰]*(error: )?", "", line) for line in output.splitlines() if line.strip()]
     telling = [line for line in lines if re.search(r"fail|mismatch|no solution|not found|invalid|unsatisf", line, re.I)]
     return (telling or lines or ["the installer said nothing"])[-1]
 
@@ -249,7 +250,7 @@ def _wait_for(lock: BinaryIO, report: Report) -> None:
 def find_uv(root: Path, report: Report) -> str:
     """A uv that is new enough: the user's own on PATH, or a private one that is brought into `.atoll/tools/uv`.
 
-    Raises EnvironmentFailed with the one thing to do where neither works.
+    Raises EnvironmentFailedError with the one thing to do where neither works.
     """
     private = root / ".atoll" / "tools" / "uv"
     for candidate in (shutil.which("uv"), str(private / "bin" / "uv")):
@@ -273,7 +274,7 @@ def _uv_new_enough(uv: str) -> bool:
 def _bring_uv(home: Path) -> None:
     """A virtual environment with nothing but uv in it; whole, or not there at all."""
     if not _has_ensurepip():
-        raise EnvironmentFailed(
+        raise EnvironmentFailedError(
             "this Python cannot make virtual environments; on Debian or Ubuntu: "
             f"apt install python{sys.version_info[0]}.{sys.version_info[1]}-venv"
         )
@@ -298,5 +299,5 @@ def _run_quietly(command: list[str]) -> None:
     if done.returncode != 0:
         output = done.stderr + done.stdout
         if "No matching distribution" in output or _NO_REGISTRY.search(output):
-            raise EnvironmentFailed("uv: the package registry cannot be reached; check the network or a proxy")
-        raise EnvironmentFailed(f"uv: {_cause(output)}")
+            raise EnvironmentFailedError("uv: the package registry cannot be reached; check the network or a proxy")
+        raise EnvironmentFailedError(f"uv: {_cause(output)}")

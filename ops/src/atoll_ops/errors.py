@@ -16,17 +16,17 @@ class MeshError(OperationError):
     code = 2
 
 
-class PortTaken(OperationError):
+class PortTakenError(OperationError):
     """Another process listens where a part should: stop it, or move all ports with `--ports`."""
 
 
-class AlreadyRunning(OperationError):
+class AlreadyRunningError(OperationError):
     """Another agent owns this state directory; nothing was touched."""
 
 
-class AgentGone(OperationError):
+class AgentGoneError(OperationError):
     """Nobody answers on the agent's socket. Parts may run all the same; `./atoll up` adopts them."""
 
 
-class EnvironmentFailed(OperationError):
+class EnvironmentFailedError(OperationError):
     """An installation failed: the text says the one thing that did, and where the whole output lies."""

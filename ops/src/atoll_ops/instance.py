@@ -112,7 +112,7 @@ class Instance:
         return True
 
     def evict(self) -> None:
-        """Something that no record explains holds the slot: children left by a dead leader. The slot is ours to clear."""
+        """What no record explains holds the slot: children left by a dead leader. The slot is ours to clear."""
         pids = self.files.holders()
         for pid in pids:
             with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -3,7 +3,7 @@
     keys/PART/curve.secret curve.public broker.public     Z85 text; the CURVE key is the identity on the bus
     keys/broker/clients/PART.public                       whom the broker lets in
     keys/auth/root.key                                    signs key sets; root.pub: gateway, control
-    keys/gateway/assertion.key                            signs assertions; gateway.pub: whoever serves behind the gateway
+    keys/gateway/assertion.key                            signs assertions; gateway.pub: whoever it forwards to
     keys/auth/seed.json                                   the first operator and the demo client, for auth's first start
 
 A pair is written public half first, so a secret on disk means that the pair is whole; the copies for others are made
@@ -22,7 +22,7 @@ from atoll_ops.state import State, write_private
 
 BROKER, AUTH, GATEWAY, CONTROL = "broker", "auth", "gateway", "control"
 DEMO_CLIENT = "demo"
-DEMO_SCOPE = "orders:* stock:* sales:*"
+DEMO_SCOPES = ["orders:*", "stock:*", "sales:*"]
 OPERATOR = "operator"
 OPERATOR_ROLE = "admin"
 
@@ -92,7 +92,7 @@ def _ensure_accounts(state: State, seed: Path) -> dict[str, str]:
             "username": OPERATOR,
             "password": secrets.token_urlsafe(16),
         }
-    client = {"client_id": known["client_id"], "client_secret": known["client_secret"], "scope": DEMO_SCOPE}
+    client = {"client_id": known["client_id"], "client_secret": known["client_secret"], "scopes": DEMO_SCOPES}
     user = {"username": known["username"], "password": known["password"], "role": OPERATOR_ROLE}
     _put(seed, json.dumps({"users": [user], "clients": [client]}, indent=2).encode() + b"\n")
     return {name: known[name] for name in names}

@@ -70,7 +70,8 @@ def readable(line: str, source: str) -> tuple[str, str]:
         moment = str(entry["time"])
     except (ValueError, KeyError, TypeError):
         return "", f"{'':12} {source:<12} {line}"
-    details = " ".join(f"{key}={value}" for key, value in entry.items() if key not in _HIDDEN and value not in (None, ""))
+    shown = ((key, value) for key, value in entry.items() if key not in _HIDDEN and value not in (None, ""))
+    details = " ".join(f"{key}={value}" for key, value in shown)
     level = str(entry.get("level", ""))
     text = f"{moment[11:23]:12} {source:<12} {level:<8} {entry.get('event', '')}  {details}"
     return moment, text.rstrip()

@@ -30,7 +30,7 @@ _KEPT = 1000
 _LOOK_EVERY_SECONDS = 0.02
 
 
-class ActRefused(OperationError):
+class ActRefusedError(OperationError):
     """The act makes no sense for this instance as it is (or there is no such instance). Look at `status`, ask again."""
 
     def __init__(self, code: str, text: str) -> None:
@@ -38,7 +38,7 @@ class ActRefused(OperationError):
         self.refusal = code
 
 
-class _TimedOut(Exception):
+class _TimedOutError(Exception):
     pass
 
 
@@ -96,14 +96,20 @@ class Operations:
         """An operation by its id."""
         return self._known.get(operation_id)
 
-    def request(self, act: str, slot: Slot, reason: str, by: str, seconds: float | None = None) -> Operation:
-        """Begin an act; the operation to follow. Raises ActRefused if it makes no sense."""
+    def request(
+        self, act: str, slot: Slot, reason: str, by: str, seconds: float | None = None, operation_id: str = ""
+    ) -> Operation:
+        """Begin an act; the operation to follow, under the asker's id for it if there is one. Asked again with the same
+        id, it is the same operation. Raises ActRefusedError if the act makes no sense.
+        """
+        if operation_id in self._known:
+            return self._known[operation_id]
         instance = self._instances.get(slot)
         if instance is None:
             known = ", ".join(str(one) for one in self._instances)
-            raise ActRefused("unknown_instance", f"there is no {slot} (there are: {known})")
+            raise ActRefusedError("unknown_instance", f"there is no {slot} (there are: {known})")
         _check(act, instance, seconds)
-        operation = Operation(uuid.uuid4().hex, act, slot.name, slot.instance, reason, by, [])
+        operation = Operation(operation_id or uuid.uuid4().hex, act, slot.name, slot.instance, reason, by, [])
         operation.step("requested")
         self._known[operation.id] = operation
         if len(self._known) > _KEPT:
@@ -115,7 +121,7 @@ class Operations:
         async with instance.acting:
             try:
                 await getattr(self, f"_{operation.act}")(operation, instance, seconds)
-            except _TimedOut as late:
+            except _TimedOutError as late:
                 operation.end("timed out", str(late), ok=False)
 
     async def _kill(self, operation: Operation, instance: Instance, _: float | None) -> None:
@@ -125,7 +131,7 @@ class Operations:
             return
         instance.kill_now()
         if not await old.wait(_KILL_SECONDS_MAX):
-            raise _TimedOut("SIGKILL had no effect (a process stuck in the kernel?)")
+            raise _TimedOutError("SIGKILL had no effect (a process stuck in the kernel?)")
         operation.step("killed")
         await self._see_started(operation, instance, old.pid)
 
@@ -165,7 +171,7 @@ class Operations:
         deadline = time.monotonic() + READY_SECONDS_MAX
         while not (instance.process and instance.process.pid != old_pid and instance.is_ready):
             if time.monotonic() > deadline:
-                raise _TimedOut(f"not ready after {READY_SECONDS_MAX:.0f} s: {instance.state()[1]}")
+                raise _TimedOutError(f"not ready after {READY_SECONDS_MAX:.0f} s: {instance.state()[1]}")
             if not instance.wanted:
                 operation.end("failed", "it was stopped meanwhile", ok=False)
                 return
@@ -175,8 +181,8 @@ class Operations:
 
 def _check(act: str, instance: Instance, seconds: float | None) -> None:
     if act not in ACTS:
-        raise ActRefused("unknown_act", f"{act!r}: expected one of {', '.join(ACTS)}")
+        raise ActRefusedError("unknown_act", f"{act!r}: expected one of {', '.join(ACTS)}")
     if act in ("kill", "pause") and instance.process is None:
-        raise ActRefused("no_process", f"{instance.slot} has no process to {act}: {instance.state()[1]}")
+        raise ActRefusedError("no_process", f"{instance.slot} has no process to {act}: {instance.state()[1]}")
     if act == "pause" and seconds is not None and not 0 < seconds <= PAUSE_SECONDS_MAX:
-        raise ActRefused("seconds", f"pause: expected more than 0 and at most {PAUSE_SECONDS_MAX:g} seconds")
+        raise ActRefusedError("seconds", f"pause: expected more than 0 and at most {PAUSE_SECONDS_MAX:g} seconds")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from atoll_ops.errors import OperationError, PortTaken
+from atoll_ops.errors import OperationError, PortTakenError
 from atoll_ops.mesh import Mesh
 
 HOST = "127.0.0.1"
@@ -66,10 +66,10 @@ def choose(mesh: Mesh, asked: int | None, stored: Ports | None) -> Ports:
 
 
 def check_free(ports: Ports, names: Iterable[str]) -> None:
-    """Raises PortTaken for the first port that cannot be bound, naming port, part, holder and the flag that moves it."""
+    """Raises PortTakenError for the first port that cannot be bound: port, part, holder, the flag that moves it."""
     for port, part in ports.needed(names).items():
         if not can_bind(port):
-            raise PortTaken(
+            raise PortTakenError(
                 f"port {port} ({part}) is taken{_holder(port)}: free it, or move every port with --ports BASE"
                 " (--ports 0: any free ones)"
             )
@@ -99,7 +99,7 @@ def _choose_free(mesh: Mesh) -> Ports:
         ports = Ports.of(mesh, base, chosen="free")
         if _all_free(ports):
             return ports
-    raise PortTaken(f"--ports 0: found no {span + 1} free ports between {_FREE_FROM} and {lowest_ephemeral}")
+    raise PortTakenError(f"--ports 0: found no {span + 1} free ports between {_FREE_FROM} and {lowest_ephemeral}")
 
 
 def _all_free(ports: Ports) -> bool:
@@ -120,8 +120,8 @@ def _holder(port: int) -> str:
     import psutil
 
     try:
-        listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.laddr.port == port]
-        pid = next((connection.pid for connection in listening if connection.pid), None)
+        listening = (one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN)
+        pid = next((one.pid for one in listening if one.laddr and one.laddr.port == port and one.pid), None)
         return f" by pid {pid} ({psutil.Process(pid).name()})" if pid else ""
     except psutil.Error:
         return ""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from atoll_ops import keys, mesh, ports
 from atoll_ops.agent import filled_slots
-from atoll_ops.errors import AlreadyRunning, MeshError, OperationError
+from atoll_ops.errors import AlreadyRunningError, MeshError, OperationError
 from atoll_ops.launch import Plan
 from atoll_ops.slots import Slot, SlotFiles, acquire, is_held
 from atoll_ops.state import State, SystemFile
@@ -22,14 +22,14 @@ Say = Callable[[str, str], None]
 def own(state: State) -> int:
     """The agent's lock as an open descriptor; whoever holds it is the one agent of this state directory.
 
-    Raises AlreadyRunning, before anything is touched, if there is one.
+    Raises AlreadyRunningError, before anything is touched, if there is one.
     """
     if is_held(state.agent_lock):
-        raise AlreadyRunning(_who_runs(state))
+        raise AlreadyRunningError(_who_runs(state))
     state.prepare()
     lock = acquire(state.agent_lock)
     if lock is None:
-        raise AlreadyRunning(_who_runs(state))
+        raise AlreadyRunningError(_who_runs(state))
     note_owner(lock, os.getpid())
     return lock
 

@@ -1,4 +1,4 @@
-"""Asking a part how it is, over its own HTTP port, without an HTTP library: the agent must start at once and stay small."""
+"""Asking a part how it is, over its own HTTP port. No HTTP library: the agent starts at once and stays small."""
 
 from __future__ import annotations
 

@@ -41,5 +41,6 @@ def _refuse_while_running(state: State) -> None:
 def _confirmed(state: State) -> bool:
     if not sys.stdin.isatty():
         raise OperationError("reset asks before it removes anything; without a terminal say --yes")
-    print(f"This removes keys, databases, logs and credentials in {state.root}. Type reset to go on: ", end="", flush=True)
+    print(f"This removes keys, databases, logs and credentials in {state.root}.")
+    print("Type reset to go on: ", end="", flush=True)
     return sys.stdin.readline().strip() == "reset"

@@ -1,10 +1,10 @@
 """Slots: the places NAME/N that processes fill, and how one finds out who fills them.
 
 A slot's truth is an flock. Its lock file's open description is inherited by the process that fills the slot, so the
-kernel holds the lock exactly as long as a member of that process's group lives, whoever started it and whatever became
-of the starter. That is why a second process can never fill a slot, and how the next agent knows what to adopt. Beside it
-lies a record (pid and start time, port, restarts); it is a note, checked against the kernel before it is believed: a pid
-alone may have been given to somebody else since.
+kernel holds the lock exactly as long as a member of that process's group lives, whoever started it and whatever
+became of the starter. That is why a second process can never fill a slot, and how the next agent knows what to adopt.
+Beside it lies a record (pid and start time, port, restarts); it is a note, checked against the kernel before it is
+believed: a pid alone may have been given to somebody else since.
 
 Lock files are never deleted while a system may run: a deleted one and its successor would be two locks.
 """
@@ -146,7 +146,7 @@ class SlotFiles:
         return record
 
     def holders(self) -> list[int]:
-        """Every process that holds the slot's lock file open, by looking at all of them: for when the record is no help."""
+        """Every process that holds the slot's lock file open, by looking at all: for when the record is no help."""
         wanted = os.path.realpath(self.lock)
         return [pid for pid in _all_pids() if pid != os.getpid() and _has_open(pid, wanted)]
 
@@ -189,6 +189,6 @@ def _all_pids() -> list[int]:
 
 def _has_open(pid: int, wanted: str) -> bool:
     try:
-        return any(os.readlink(entry) == wanted for entry in Path(f"/proc/{pid}/fd").iterdir())
+        return any(str(entry.readlink()) == wanted for entry in Path(f"/proc/{pid}/fd").iterdir())
     except OSError:  # it ended meanwhile, or belongs to another user
         return False

@@ -38,7 +38,7 @@ def _still(descriptor: int, directory: Path) -> bool:
 
 
 def listen(path: Path) -> socket.socket:
-    """A listening socket, 0600. A file that is left from before is replaced: whoever calls holds the lock of its owner."""
+    """A listening socket, 0600. A file left from before is replaced: whoever calls holds the lock of its owner."""
     path.unlink(missing_ok=True)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listening.bind(address(path))

@@ -7,7 +7,7 @@ from typing import Any
 
 from atoll_ops import client
 from atoll_ops.agent import read_stopped
-from atoll_ops.errors import AgentGone
+from atoll_ops.errors import AgentGoneError
 from atoll_ops.instance import memory_mb
 from atoll_ops.slots import Record, Slot, SlotFiles, is_stopped
 from atoll_ops.state import State, SystemFile
@@ -17,7 +17,7 @@ def snapshot(state: State) -> dict[str, Any]:
     """The agent's snapshot, or one made from the outside when no agent answers."""
     try:
         return client.ask(state, do="snapshot")
-    except AgentGone:
+    except AgentGoneError:
         return from_locks(state)
 
 
@@ -57,7 +57,8 @@ def _part(state: State, system: SystemFile, slot: Slot, stopped: set[str]) -> di
 
 def _state(files: SlotFiles, record: Record | None, stopped: bool) -> tuple[str, str]:
     if record is not None:
-        return ("paused", "no agent will resume it") if is_stopped(record.pid) else ("running", "no agent looks after it")
+        still = is_stopped(record.pid)
+        return ("paused", "no agent will resume it") if still else ("running", "no agent looks after it")
     if files.filled():
         return "unknown", "filled by a process without a record"
     return ("stopped", "stopped by an operator") if stopped else ("down", "not started")

@@ -14,7 +14,7 @@ from typing import Any
 
 from atoll_ops import client, console, mesh, prepare
 from atoll_ops.agent import Agent, filled_slots, tail
-from atoll_ops.errors import AgentGone, OperationError
+from atoll_ops.errors import AgentGoneError, OperationError
 from atoll_ops.launch import Plan
 from atoll_ops.slots import is_held
 from atoll_ops.state import State
@@ -62,9 +62,9 @@ def _behind(plan: Plan, lock: int) -> int:
     except KeyboardInterrupt:
         _finish_agent(state, agent)
         return INTERRUPTED
-    except AgentGone as gone:
+    except AgentGoneError as gone:
         last = "\n    ".join(tail(state.logs / "agent.log"))
-        raise AgentGone(f"the agent ended while it came up ({gone}); its log ends with\n    {last}") from gone
+        raise AgentGoneError(f"the agent ended while it came up ({gone}); its log ends with\n    {last}") from gone
 
 
 def _start_agent(plan: Plan, lock: int) -> subprocess.Popen[bytes]:
@@ -87,7 +87,7 @@ def _await_socket(state: State, agent: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _SOCKET_SECONDS
     while not state.agent_socket.exists():
         if agent.poll() is not None or time.monotonic() > deadline:
-            raise AgentGone(f"exit code {agent.returncode}")
+            raise AgentGoneError(f"exit code {agent.returncode}")
         time.sleep(_LOOK_EVERY_SECONDS)
 
 
@@ -99,7 +99,7 @@ def _follow_up(state: State) -> int:
             return 0
         if happened["event"] == "end":
             return int(happened["code"]) or 1
-    raise AgentGone("it closed the connection")
+    raise AgentGoneError("it closed the connection")
 
 
 def _finish_agent(state: State, agent: subprocess.Popen[bytes]) -> None:
@@ -159,7 +159,7 @@ def _down_by_agent(state: State) -> None:
     try:
         for happened in client.stream(state, _SILENCE_SECONDS, do="down"):
             console.event(happened)
-    except AgentGone:
+    except AgentGoneError:
         _signal_owner(state)  # an `up` that still installs has no socket yet
     deadline = time.monotonic() + _SILENCE_SECONDS
     while is_held(state.agent_lock):

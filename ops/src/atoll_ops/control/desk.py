@@ -1,0 +1,261 @@
+"""What operators can see and do, whichever way they came in: HTTP handlers translate, this decides.
+
+An act goes: may this operator do it · does it make sense now · into the audit, with the operation's id · to the agent ·
+and its end into the audit. Control may die anywhere on that way; what began is then looked for at the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+import structlog
+from opentelemetry import trace
+
+import atoll
+from atoll import web
+from atoll_ops.control import audit
+from atoll_ops.control.agency import Agency
+from atoll_ops.errors import AgentGoneError
+from atoll_ops.operations import ACTS
+
+#: Everything stands on these two: only an admin acts on them.
+ADMIN_ONLY = frozenset({"broker", "auth"})
+_FOLLOW_SECONDS_MAX = 120.0
+_LOOK_EVERY_SECONDS = 0.1
+_BUS_SECONDS = 1.0
+_REPLAY_PAGE = 200
+
+#: Answers a request in its effect's transaction, once per Idempotency-Key: `web.idempotent` with its request filled in.
+Once = Callable[[atoll.Transaction, Callable[[], web.Answer]], web.Answer]
+_log = structlog.get_logger("atoll.control")
+
+
+class Asker(msgspec.Struct, frozen=True):
+    """Who asks, and what they may do."""
+
+    who: str
+    scopes: frozenset[str]
+
+
+class Desk:
+    """Agent, bus and audit, brought together. `session` is set once the application is attached to the bus."""
+
+    session: atoll.Session
+
+    def __init__(self, agency: Agency, database: atoll.Database) -> None:
+        self._agency = agency
+        self._database = database
+        self._followers: set[asyncio.Task[None]] = set()
+
+    # ---- seeing --------------------------------------------------------------------------------------------------
+
+    async def snapshot(self) -> dict[str, Any]:
+        """The agent's view, with the bus's where it answers. Raises Problem 503 without an agent."""
+        seen = await self._ask(do="snapshot")
+        return seen | {"bus": await self._bus()}
+
+    async def _bus(self) -> dict[str, Any]:
+        """Groups, topics, sessions and alarms; or that, and why, they are not to be had at present."""
+        verbs = ("groups", "topics", "sessions", "alarms")
+        try:
+            async with asyncio.timeout(_BUS_SECONDS):
+                answers = await asyncio.gather(*(self.session.admin(verb) for verb in verbs))
+        except (TimeoutError, atoll.AtollError) as error:
+            return {"available": False, "why": str(error) or "no answer in time", "as_of": time.time()}
+        found = {verb: answer.get(verb) for verb, answer in zip(verbs, answers, strict=True)}
+        return {"available": True, "as_of": time.time(), **found}
+
+    async def admin(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        """One request to the broker. Raises Problem 503 while it does not answer, 422 if it refuses."""
+        try:
+            return await self.session.admin(verb, **arguments)
+        except atoll.BusRefusedError as error:
+            raise web.Problem(422, "bus_refused", str(error)) from error
+        except atoll.AtollError as error:
+            raise web.Problem(503, "bus_unavailable", str(error), headers={"Retry-After": "1"}) from error
+
+    async def operation(self, operation_id: str) -> dict[str, Any]:
+        """Where an operation stands: as the agent knows it, else as the audit does. Raises Problem 404."""
+        try:
+            known = (await self._agency.ask(do="operation", id=operation_id))["operation"]
+        except AgentGoneError:
+            known = None
+        if known is not None:
+            return dict(known)
+        row = await self._database.read(lambda reader: audit.find(reader, operation_id))
+        if row is None:
+            raise web.Problem(404, "not_found", f"There is no operation {operation_id}")
+        return _from_audit(row)
+
+    async def audit(self, limit: int, before: int | None) -> dict[str, Any]:
+        """A page of the record, newest first."""
+        items = await self._database.read(lambda reader: audit.page(reader, limit, before))
+        return {"items": items, "next": str(items[-1]["id"]) if len(items) == limit else None}
+
+    # ---- doing ---------------------------------------------------------------------------------------------------
+
+    async def act(
+        self, asker: Asker, act: str, name: str, instance: int, reason: str, seconds: float | None, once: Once
+    ) -> web.Answer:
+        """Carry out an act, once per Idempotency-Key; 202 with the operation to follow. Raises Problem."""
+        target = f"{name}/{instance}"
+        if act not in ACTS:
+            raise web.Problem(404, "unknown_act", f"Expected one of {', '.join(ACTS)}, not {act!r}")
+        if name in ADMIN_ONLY and "ops:admin" not in asker.scopes:
+            await self._note_denied(asker, act, target, reason)
+            raise web.Problem(403, "insufficient_scope", f"Acting on {name} needs the scope ops:admin")
+        await self._check_makes_sense(act, name, instance)
+        begun = _begun(act, name, instance, reason, asker.who)
+        fresh: list[str] = []  # filled only if this is no replay of an earlier answer
+
+        def note(tx: atoll.Transaction) -> web.Answer:
+            def effect() -> web.Answer:
+                fresh.append(begun["id"])
+                audit.begin(tx, who=asker.who, act=act, target=target, reason=reason, operation_id=begun["id"],
+                            trace_id=trace_id())  # fmt: skip
+                return web.Answer(202, begun, {"Location": f"/ops/operations/{begun['id']}"})
+
+            return once(tx, effect)
+
+        answer = await self._database.write(note)
+        if fresh:
+            await self._dispatch(begun, seconds)
+        return answer
+
+    async def replay(self, asker: Asker, group: str, subject: str | None, reason: str) -> dict[str, Any]:
+        """Deliver dead letters again, audited; how many. Raises Problem."""
+        operation_id = uuid.uuid4().hex
+        target = group if subject is None else f"{group}: {subject}"
+        await self._database.write(
+            lambda tx: audit.begin(
+                tx, who=asker.who, act="dlq.replay", target=target, reason=reason, operation_id=operation_id,
+                trace_id=trace_id(),
+            )
+        )  # fmt: skip
+        try:
+            subjects = [subject] if subject is not None else await self._dead_subjects(group)
+            count = 0
+            for one in subjects:
+                count += int((await self.admin("dlq.replay", group=group, subject=one))["replayed"])
+        except web.Problem as problem:
+            await self._end(operation_id, f"failed: {problem.detail}")
+            raise
+        await self._end(operation_id, f"{count} replayed")
+        return {"group": group, "subjects": len(subjects), "replayed": count}
+
+    async def _dead_subjects(self, group: str) -> list[str]:
+        """Subjects with dead letters, oldest first; one page: what is left after it is replayed by asking again."""
+        listed = await self.admin("dlq.list", group=group, limit=_REPLAY_PAGE)
+        return list(dict.fromkeys(str(letter["subject"]) for letter in listed["letters"]))
+
+    async def _check_makes_sense(self, act: str, name: str, instance: int) -> None:
+        parts = (await self._ask(do="snapshot"))["parts"]
+        found = next((part for part in parts if (part["name"], part["instance"]) == (name, instance)), None)
+        if found is None:
+            raise web.Problem(404, "unknown_instance", f"There is no {name}/{instance}")
+        if act in ("kill", "pause") and found["pid"] is None:
+            raise web.Problem(409, "no_process", f"{name}/{instance} has no process to {act}: {found['why']}")
+
+    async def _dispatch(self, begun: dict[str, Any], seconds: float | None) -> None:
+        request = {key: begun[key] for key in ("id", "act", "name", "instance", "reason", "by")}
+        try:
+            answer = await self._agency.ask(do="act", seconds=seconds, **request)
+        except AgentGoneError as gone:
+            await self._end(begun["id"], f"failed: {gone}")
+            return
+        if "error" in answer:
+            await self._end(begun["id"], f"failed: {answer['error']['text']}")
+            return
+        self._own(self._follow(begun["id"]))
+
+    async def _note_denied(self, asker: Asker, act: str, target: str, reason: str) -> None:
+        operation_id = uuid.uuid4().hex
+
+        def note(tx: atoll.Transaction) -> None:
+            audit.begin(tx, who=asker.who, act=act, target=target, reason=reason, operation_id=operation_id,
+                        trace_id=trace_id())  # fmt: skip
+            audit.end(tx, operation_id, "denied")
+
+        await self._database.write(note)
+
+    # ---- ends ----------------------------------------------------------------------------------------------------
+
+    async def look_for_ends(self) -> None:
+        """At the start: what began before, and may have ended while control was down (it may have been the target)."""
+        for operation_id in await self._database.read(audit.unended):
+            self._own(self._follow(operation_id))
+
+    async def close(self) -> None:
+        """Stop looking; the next start looks again."""
+        for task in list(self._followers):
+            task.cancel()
+        await asyncio.gather(*self._followers, return_exceptions=True)
+
+    async def _follow(self, operation_id: str) -> None:
+        deadline = time.monotonic() + _FOLLOW_SECONDS_MAX
+        while time.monotonic() < deadline:
+            try:
+                known = (await self._agency.ask(do="operation", id=operation_id))["operation"]
+            except AgentGoneError:
+                known = {"done": False}  # its successor will not know; the deadline ends this
+            if known is None:
+                await self._end(operation_id, "unknown: the agent was replaced meanwhile")
+                return
+            if known["done"]:
+                await self._end(operation_id, f"{known['state']}: {known['text']}" if known["text"] else known["state"])
+                return
+            await asyncio.sleep(_LOOK_EVERY_SECONDS)
+        await self._end(operation_id, "unknown: no end was seen")
+
+    async def _end(self, operation_id: str, result: str) -> None:
+        await self._database.write(lambda tx: audit.end(tx, operation_id, result))
+
+    async def _ask(self, **request: Any) -> dict[str, Any]:
+        try:
+            return await self._agency.ask(**request)
+        except AgentGoneError as gone:
+            raise web.Problem(503, "agent_gone", str(gone)) from gone
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._followers.add(task)
+        task.add_done_callback(self._disown)
+
+    def _disown(self, task: asyncio.Task[None]) -> None:
+        self._followers.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("an operation's end was not noted", error=repr(task.exception()))
+
+
+def trace_id() -> str | None:
+    """The current trace's id in hex, if there is one."""
+    context = trace.get_current_span().get_span_context()
+    return f"{context.trace_id:032x}" if context.is_valid else None
+
+
+def _begun(act: str, name: str, instance: int, reason: str, by: str) -> dict[str, Any]:
+    """An operation at its first step, in the shape that the agent's have."""
+    return {
+        "id": uuid.uuid4().hex, "act": act, "name": name, "instance": instance, "reason": reason, "by": by,
+        "steps": [{"state": "requested", "at": time.time(), "text": ""}], "state": "requested", "text": "",
+        "done": False, "ok": False,
+    }  # fmt: skip
+
+
+def _from_audit(row: dict[str, Any]) -> dict[str, Any]:
+    """An operation that the agent no longer knows, as far as the audit tells."""
+    name, _, number = str(row["target"]).partition("/")
+    state, _, text = str(row["result"] or "unknown: the agent does not know it").partition(": ")
+    steps = [{"state": "requested", "at": row["at"], "text": ""}]
+    steps.append({"state": state, "at": row["ended_at"] or row["at"], "text": text})
+    return {
+        "id": row["operation_id"], "act": row["act"],
+        "name": name, "instance": int(number) if number.isdecimal() else 0,
+        "reason": row["reason"], "by": row["who"], "steps": steps, "state": state, "text": text, "done": True,
+        "ok": state in ("started", "stopped", "paused", "resumed"),
+    }  # fmt: skip

@@ -1,0 +1,50 @@
+"""The local way in: a Unix socket that only this user and root can open, for when everything else is down.
+
+Who asks is told by the kernel (SO_PEERCRED), and goes into the audit as `local:<uid>`. Whoever can open the socket owns
+the processes anyway, so all of `ops:*` is granted; a peer of another user is refused even if the file's mode let it in.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from atoll import web as atoll_web
+from atoll_ops import sockets
+from atoll_ops.control.desk import Desk
+from atoll_ops.control.routes import DESK, routes
+
+SCOPES = frozenset({"ops:read", "ops:operate", "ops:admin"})
+
+
+def make_local_app(desk: Desk) -> web.Application:
+    """The operators' API without tokens, for the local socket alone."""
+    app = web.Application(middlewares=[_problems, _admit])
+    app[DESK] = desk
+    app.add_routes(routes)
+    return app
+
+
+@web.middleware
+async def _problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except atoll_web.Problem as problem:
+        return problem.response()
+    except web.HTTPException as error:
+        return atoll_web.Problem(error.status, "http", error.reason).response()
+
+
+@web.middleware
+async def _admit(request: web.Request, handler: Handler) -> web.StreamResponse:
+    transport = request.transport
+    connection: socket.socket | None = transport.get_extra_info("socket") if transport is not None else None
+    if connection is None or not sockets.may_speak(connection):
+        raise atoll_web.Problem(403, "wrong_user", "This socket serves the user that runs the system, and root")
+    uid = sockets.peer_uid(connection)
+    request[atoll_web.SUBJECT] = f"local:{os.geteuid() if uid is None else uid}"
+    request[atoll_web.SCOPES] = SCOPES
+    return await handler(request)
