@@ -54,7 +54,7 @@ def document(table: Table, services: Services, version: str) -> dict[str, Any]:
 def _description(slots: Iterable[Slot]) -> Mapping[str, Any]:
     """A service's own document: of several versions side by side the newest by name."""
     newest = max(slots, key=lambda slot: slot.version, default=None)
-    return {} if newest is None else newest.openapi
+    return newest.openapi if newest else {}
 
 
 def _operation(route: Route, described: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from aiohttp import web
 
 import atoll
 
+from . import __version__
 from .app import make_app
 from .listener import Listener
 from .parts import PARTS, Feed
@@ -39,9 +40,11 @@ class Gateway:
             await self._runner.setup()
             self._listener = Listener(self._runner, self._settings.policy, self.app[PARTS].metrics)
             await self._listener.start(options.host, options.port)
-        except OSError as error:
+        except BaseException as error:
             await self._runner.cleanup()
-            raise _start_error(error, options) from error
+            if isinstance(error, OSError):
+                raise _start_error(error, options) from error
+            raise
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -65,7 +68,9 @@ async def serve(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with Gateway(settings, atoll.Session(settings.options)) as gateway:
+    session = atoll.Session(settings.options)
+    session.profile.version = __version__
+    async with Gateway(settings, session) as gateway:
         host, port = gateway.address
         _log.info("listening", host=host, port=port)
         await stop.wait()
