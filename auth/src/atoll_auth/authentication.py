@@ -6,7 +6,7 @@ An unknown name, a name of the other kind and a wrong secret cost the same hash 
 import atoll
 
 from . import store
-from .passwords import BusyError, Passwords
+from .passwords import Passwords
 from .store import Account
 from .throttle import Guard
 
@@ -32,14 +32,11 @@ class Authentication:
     async def check(self, kind: str, name: str, secret: str, address: str) -> Account:
         """The account, as it is after the check. Raises WrongCredentialsError, ThrottledError or BusyError."""
         bucket = f"{kind}:{name}"
-        wait = self._guard.enter(bucket, address)
-        if wait:
-            raise ThrottledError(wait)
-        try:
+        with self._passwords.place():
+            wait = self._guard.enter(bucket, address)
+            if wait:
+                raise ThrottledError(wait)
             account = await self._matching(kind, name, secret)
-        except BusyError:
-            self._guard.forgive(bucket, address)
-            raise
         if account is None:
             raise WrongCredentialsError
         self._guard.forgive(bucket, address)

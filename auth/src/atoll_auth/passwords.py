@@ -6,7 +6,9 @@ often as they please stops everybody. So at most WORKERS hashes run, a few wait,
 
 import asyncio
 import secrets
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Final
 
 from argon2 import PasswordHasher
@@ -36,21 +38,28 @@ class Passwords:
         # Checked in place of the hash that an unknown account lacks, so that both cost the same time.
         self._decoy = hash_secret(secrets.token_urlsafe())
 
-    async def verify(self, secret_hash: str | None, secret: str) -> bool:
-        """Whether the secret fits. None for an unknown account: never fits, after the same time. Raises BusyError."""
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place in the pool, to be held around `verify`. Raises BusyError if none is free.
+
+        Handlers are not cancelled when a client hangs up (aiohttp's default), so a place is held as long as its hash.
+        """
         if self._present >= WORKERS + WAITING_MAX:
             raise BusyError
         self._present += 1
-        future = asyncio.get_running_loop().run_in_executor(self._pool, _fits, secret_hash or self._decoy, secret)
-        # Counted until the thread is done, not until the caller is: a client that hangs up frees no place.
-        future.add_done_callback(self._left)
-        return await asyncio.shield(future) and secret_hash is not None
+        try:
+            yield
+        finally:
+            self._present -= 1
+
+    async def verify(self, secret_hash: str | None, secret: str) -> bool:
+        """Whether the secret fits. None for an unknown account: never fits, after the same time."""
+        loop = asyncio.get_running_loop()
+        fits = await loop.run_in_executor(self._pool, _fits, secret_hash or self._decoy, secret)
+        return fits and secret_hash is not None
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def _left(self, _: object) -> None:
-        self._present -= 1
 
 
 def _fits(secret_hash: str, secret: str) -> bool:

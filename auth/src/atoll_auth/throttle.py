@@ -5,7 +5,7 @@ guesses count too) and gets it back if it was right, so a client that knows its 
 account's bucket delays an attacker from many addresses; an address's bucket one who tries many accounts. Nobody is
 locked out for longer than one refill takes.
 
-In memory: a restart forgives, and the account's bucket then allows ten more guesses.
+In memory: a restart forgives, and the account's bucket then allows twenty more guesses.
 """
 
 import math
@@ -21,7 +21,8 @@ class Limit(NamedTuple):
     refill_seconds: float  # for one attempt
 
 
-ACCOUNT = Limit(attempts=10, refill_seconds=15.0)
+# More than there are places in the pool (passwords.py), or a burst of right attempts would be taken for guessing.
+ACCOUNT = Limit(attempts=20, refill_seconds=15.0)
 ADDRESS = Limit(attempts=30, refill_seconds=3.0)
 
 
@@ -74,6 +75,6 @@ class Guard:
         return wait
 
     def forgive(self, account: str, address: str) -> None:
-        """The attempt that `enter` took was right, or was not looked at."""
+        """The attempt that `enter` took was a right one."""
         self._account.give_back(account)
         self._address.give_back(address)
