@@ -139,9 +139,9 @@ class Admin(Outgoing, frozen=True, omit_defaults=True):
 
 class Ping(Outgoing, frozen=True):
     command = b"A1PING"
-    lag_ms: int = 0
+    lag_ms: float = 0.0
     in_flight: int = 0
-    oldest_ms: int = 0
+    oldest_ms: float = 0.0
     ready: bool = True
     why: str = ""
 

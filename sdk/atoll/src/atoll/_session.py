@@ -380,7 +380,7 @@ class Session:
 
 
 def _ping(live: Liveness, lag_seconds: float) -> wire.Ping:
-    return wire.Ping(int(lag_seconds * 1000), live.in_flight, live.oldest_ms, live.ready, live.why)
+    return wire.Ping(round(lag_seconds * 1000, 1), live.in_flight, live.oldest_ms, live.ready, live.why)
 
 
 def _guarded(watcher: Watcher, state: wire.State) -> None:

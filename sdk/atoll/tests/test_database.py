@@ -1,0 +1,132 @@
+"""What a commit means, who may open the file, and that one work's failure is its own."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+import atoll
+
+
+def _add(text: str) -> object:
+    return lambda tx: tx.execute("INSERT INTO note VALUES (?)", text)
+
+
+async def _notes(database: atoll.Database) -> list[str]:
+    return await database.read(lambda reader: [row["text"] for row in reader.all("SELECT text FROM note ORDER BY 1")])
+
+
+async def test_a_write_is_there_for_the_next_reader(database: atoll.Database) -> None:
+    assert await database.write(lambda tx: tx.execute("INSERT INTO note VALUES ('a')")) == 1
+    assert await _notes(database) == ["a"]
+
+
+async def test_an_exception_undoes_its_own_work_and_no_other_of_the_group(database: atoll.Database) -> None:
+    def fail(tx: atoll.Transaction) -> None:
+        tx.execute("INSERT INTO note VALUES ('undone')")
+        raise RuntimeError("mine")
+
+    works = [database.write(_add("before")), database.write(fail), database.write(_add("after"))]  # type: ignore[arg-type]
+    first, second, third = await asyncio.gather(*works, return_exceptions=True)
+    assert (first, third) == (1, 1)
+    assert isinstance(second, RuntimeError)
+    assert await _notes(database) == ["after", "before"]
+
+
+async def test_works_that_wait_together_share_a_commit(database: atoll.Database, options: atoll.Options) -> None:
+    counter = sqlite3.connect(options.data / "orders.db")
+    before = counter.execute("PRAGMA data_version").fetchone()[0]
+    outcomes = await database.write_each([_add(str(i)) for i in range(200)])  # type: ignore[misc]
+    assert [one.value for one in outcomes] == [1] * 200
+    assert counter.execute("PRAGMA data_version").fetchone()[0] == before + 1, "200 works, one commit"
+    counter.close()
+
+
+async def test_a_transaction_is_of_no_use_after_its_work(database: atoll.Database) -> None:
+    kept: list[atoll.Transaction] = []
+    await database.write(kept.append)
+    with pytest.raises(atoll.AtollError, match="is over"):
+        kept[0].execute("DELETE FROM note")
+
+
+async def test_a_reader_cannot_write(database: atoll.Database) -> None:
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        await database.read(lambda reader: reader.all("INSERT INTO note VALUES ('x') RETURNING text"))
+
+
+async def test_every_commit_is_fsynced(database: atoll.Database) -> None:
+    modes = await database.write(
+        lambda tx: (tx.one("PRAGMA journal_mode")[0], tx.one("PRAGMA synchronous")[0])  # type: ignore[index]
+    )
+    assert modes == ("wal", 2), "WAL and FULL: NORMAL loses committed transactions in a power cut"
+
+
+async def test_writes_beyond_the_bound_are_refused(database: atoll.Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atoll._database.WORKS_QUEUED_MAX", 2)
+    results = await asyncio.gather(*(database.write(_add(str(i))) for i in range(3)), return_exceptions=True)  # type: ignore[arg-type]
+    assert [isinstance(one, atoll.OverloadedError) for one in results] == [False, False, True]
+    assert await database.write(_add("later")) == 1, "and taken again once there is room"  # type: ignore[arg-type]
+
+
+async def test_a_failed_commit_fails_every_work_of_the_group(options: atoll.Options) -> None:
+    (options.migrations / "0002-deferred.sql").write_text(
+        "CREATE TABLE parent (id INTEGER PRIMARY KEY);\n"
+        "CREATE TABLE child (id INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED);\n"
+    )
+    database = atoll.Database(options.data / "orders.db", options.migrations)
+    await database.open()
+    works = [_add("good"), lambda tx: tx.execute("INSERT INTO child VALUES (7)")]
+    outcomes = await database.write_each(works)  # type: ignore[arg-type]
+    assert all(isinstance(one.error, atoll.StorageError) for one in outcomes)
+    assert await _notes(database) == []
+    assert await database.write(_add("next")) == 1, "a broken constraint is no broken disk"  # type: ignore[arg-type]
+    await database.close()
+
+
+def _open_elsewhere(path: Path, migrations: Path, answer: multiprocessing.Queue[str]) -> None:
+    try:
+        asyncio.run(atoll.Database(path, migrations).open())
+    except atoll.DatabaseLockedError as error:
+        answer.put(f"{error.exit_code} {error}")
+    else:
+        answer.put("opened")
+
+
+async def test_two_processes_never_open_one_database(database: atoll.Database, options: atoll.Options) -> None:
+    context = multiprocessing.get_context("spawn")
+    answer = context.Queue()
+    process = context.Process(target=_open_elsewhere, args=(database.path, options.migrations, answer))
+    process.start()
+    try:
+        assert (await asyncio.to_thread(answer.get, timeout=20)).startswith("75 orders.db is open in another process")
+    finally:
+        process.join(10)
+
+
+async def test_what_is_not_a_database_is_said_to_be_damaged_and_left_alone(options: atoll.Options) -> None:
+    path = options.data / "orders.db"
+    path.write_bytes(b"this is not SQLite" * 100)
+    with pytest.raises(atoll.StorageError, match="not a database"):
+        await atoll.Database(path, options.migrations).open()
+    assert path.read_bytes().startswith(b"this is not SQLite")
+
+
+async def test_another_services_database_is_refused(database: atoll.Database) -> None:
+    from atoll._relay import Relay
+
+    await Relay(database, "orders").open()
+    with pytest.raises(atoll.DatabaseLockedError, match="belongs to 'orders'"):
+        await Relay(database, "payments").open()
+
+
+async def test_closing_finishes_what_is_queued(options: atoll.Options) -> None:
+    database = atoll.Database(options.data / "orders.db", options.migrations)
+    await database.open()
+    works = [asyncio.ensure_future(database.write(_add(str(i)))) for i in range(50)]  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    await database.close()
+    assert [await work for work in works] == [1] * 50
