@@ -19,7 +19,7 @@ IDENTITY_RE = r"^[a-z][a-z0-9-]{0,31}\Z"
 SLOT_RE = r"^[a-z][a-z0-9-]{0,31}/[0-9]{1,4}\Z"
 PRODUCER_RE = r"^[a-z][a-z0-9-]{0,31}/[A-Za-z0-9-]{1,64}\Z"
 PREFIX_RE = r"^(/[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,63}){1,4}\Z"
-ROUTE_RE = r"^(/([A-Za-z0-9_~-][A-Za-z0-9._~-]{0,63}|\{[A-Za-z_][A-Za-z0-9_]{0,31}\})){1,16}\Z"
+ROUTE_RE = r"^(/(\.?[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,63}|\{[A-Za-z_][A-Za-z0-9_]{0,31}\})){1,16}\Z"
 
 # \Z and not $: the latter would let a trailing newline through.
 Topic = Annotated[str, Meta(pattern=TOPIC_RE, max_length=200)]
