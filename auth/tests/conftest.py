@@ -2,6 +2,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -19,9 +20,7 @@ Start = Callable[..., Awaitable[Caller]]
 @pytest.fixture(autouse=True)
 def _no_telemetry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-    structlog.configure(
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr)
-    )  # as in service: stdout is not for logs
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is for the commands
 
 
 @pytest.fixture
@@ -53,7 +52,7 @@ async def start(options: atoll.Options, keys: Keys, clock: Clock) -> AsyncIterat
     """Starts auth, in a real server; again after the caller's client is closed: a restart."""
     async with AsyncExitStack() as stack:
 
-        async def go(**settings: int) -> Caller:
+        async def go(**settings: Any) -> Caller:
             app = make_app(options, Settings(**settings), clock=clock, monotonic=clock)
             client = await stack.enter_async_context(TestClient(TestServer(app)))
             return Caller(client, keys, clock)

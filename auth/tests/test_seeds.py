@@ -7,6 +7,7 @@ from world import SEED, Keys
 
 import atoll
 from atoll_auth import commands, seeds
+from atoll_auth.messages import Seed
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def test_text_that_is_not_json_is_named(keys: Keys) -> None:
 
 def test_no_seed_is_an_empty_one(keys: Keys) -> None:
     (keys.folder / "seed.json").unlink()
-    assert seeds.load(keys.folder) == seeds.Seed()
+    assert seeds.load(keys.folder) == Seed()
 
 
 async def test_seed_never_overwrites_and_never_brings_back(

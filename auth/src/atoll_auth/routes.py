@@ -23,6 +23,7 @@ from .store import Account
 
 ASSERTION = "Atoll-Assertion"
 CLIENT_ADDRESS = "Atoll-Client-Address"
+HEALTH = frozenset({"/live", "/ready", "/metrics"})  # served by atoll.web.attach, to whoever watches
 
 ADDRESS = web.RequestKey("auth_client_address", str)
 AUTHENTICATION = web.AppKey("authentication", Authentication)
@@ -39,7 +40,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def front_door(name: str, key: PublicKey) -> Any:
-    """Middleware: `/auth/…` takes only what the gateway sends, and so the client's address can be believed.
+    """Middleware: all but the health paths take only what the gateway sends, and so can believe the client's address.
 
     The gateway drops every `Atoll-…` header of a client, sets `Atoll-Client-Address` to the address that it accepted
     the connection from, and adds its assertion. A sibling that talks to us directly has no assertion.
@@ -49,7 +50,7 @@ def front_door(name: str, key: PublicKey) -> Any:
 
     @web.middleware
     async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path.startswith("/auth/"):
+        if request.path not in HEALTH:
             _check_assertion(request, verifier)
             request[ADDRESS] = _address(request.headers.get(CLIENT_ADDRESS, ""))
         return await handler(request)
