@@ -234,7 +234,7 @@ def _crc(event: StoredEvent) -> int:
 
 def _checked(row: tuple[int, str, str, str, str, int, int, int, bytes]) -> StoredEvent:
     event = StoredEvent(*row[:7], row[8])
-    if _crc(event) != row[7]:
+    if not isinstance(event.body, bytes) or _crc(event) != row[7]:
         raise StorageFailedError(f"event {event.seq} is corrupt: its CRC does not fit")
     return event
 

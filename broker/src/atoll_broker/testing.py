@@ -200,6 +200,7 @@ class MemoryBroker:
         for peer in self._peers.values():
             peer.close()
         self._peers.clear()
+        self.storage.close()
         self.core = self._new_core()
 
 
