@@ -159,6 +159,51 @@ async def test_a_get_is_tried_again_at_a_living_instance_a_post_is_not(
     assert posts == {200, 503}
 
 
+async def test_a_get_on_a_connection_that_just_closed_is_tried_again_a_put_is_not(
+    service: MakeService, gateway: MakeGateway
+) -> None:
+    """What a service's restart does to pooled connections. aiohttp's own client would repeat the PUT too."""
+
+    async def once_then_gone(request: web.BaseRequest) -> web.Response:
+        assert request.transport is not None
+        if len(orders.requests) == 2:
+            request.transport.abort()
+        return web.json_response({"body": (await request.read()).decode()} if len(orders.requests) != 2 else {})
+
+    routes = [("GET", "/orders", "orders:read"), ("PUT", "/orders", "orders:write")]
+    orders = await service("orders", once_then_gone, routes=routes)
+    front = await gateway(orders)
+    assert (await front.call("GET", "/orders")).status == 200
+    assert (await front.call("GET", "/orders")).status == 200
+    assert len(orders.requests) == 3
+    orders.requests[1:] = []
+    (await front.call("PUT", "/orders", data=b"once")).problem(502, "service_broken")
+    assert len(orders.requests) == 2
+
+
+async def test_a_drain_lets_requests_end_and_cuts_event_streams(service: MakeService, gateway: MakeGateway) -> None:
+    async def slow(request: web.BaseRequest) -> web.StreamResponse:
+        if request.method == "POST":
+            await asyncio.sleep(0.3)
+            return web.Response(text="done")
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b"data: 1\n\n")
+        await asyncio.sleep(30)
+        return response
+
+    orders = await service("orders", slow)
+    front = await gateway(orders)
+    work = asyncio.create_task(front.call("POST", "/orders"))
+    stream = asyncio.create_task(front.call("GET", "/orders"))
+    await until("both at the service", lambda: len(orders.requests) == 2)
+    async with asyncio.timeout(3):
+        await front.gateway.__aexit__()
+        assert (await work).body == b"done"
+        with pytest.raises((aiohttp.ClientPayloadError, aiohttp.ClientConnectionError)):
+            await stream
+
+
 async def test_an_instance_that_refuses_sits_out(service: MakeService, gateway: MakeGateway, feed: Feed) -> None:
     alive, dead = await service("orders", echo), await service("orders", echo)
     front = await gateway(alive, eject_seconds=60)

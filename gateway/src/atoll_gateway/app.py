@@ -87,13 +87,14 @@ def _observing(metrics: Metrics, tracing: Tracing) -> Middleware:
         own = request.path if request.path[1:] in OWN_PAGES else None
         trace = request[TRACE] = Trace("", None) if own else tracing.begin(request)
         status, error = _CLIENT_LEFT, None
-        metrics.in_progress.inc()
+        in_progress = 0 if own else 1  # whoever reads the gauge must not find his own request in it
+        metrics.in_progress.inc(in_progress)
         try:
             response, error = await _answer(request, handler, trace)
             status = response.status
             return response
         finally:
-            metrics.in_progress.dec()
+            metrics.in_progress.dec(in_progress)
             _count(metrics, request, own, status)
             trace.end(status, error)
 

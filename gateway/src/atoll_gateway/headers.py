@@ -69,8 +69,21 @@ def for_client(headers: MultiMapping[str]) -> CIMultiDict[str]:
     return CIMultiDict(
         (name, value)
         for name, value in headers.items()
-        if (plain := name.lower()) not in dropped and not plain.startswith("atoll-")
+        if (plain := name.lower()) not in dropped and not plain.startswith("atoll-") and _is_utf8(value)
     )
+
+
+def encodable(headers: MultiMapping[str]) -> bool:
+    """Whether all values can be written again: aiohttp reads stray bytes as lone surrogates, which no codec writes."""
+    return all(value.isascii() or _is_utf8(value) for value in headers.values())
+
+
+def _is_utf8(value: str) -> bool:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _named_by_connection(headers: MultiMapping[str]) -> frozenset[str]:

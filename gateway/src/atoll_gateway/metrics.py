@@ -3,10 +3,27 @@ never from a request's text: a label a path would let any client fill the memory
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+import atoll
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 NO_ROUTE = "none"
+
+
+class _Spans(Collector):
+    """What became of ended spans: drops are counted, or a gap in the traces would look like silence."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Reads the exporter's counters at each scrape."""
+        spans = CounterMetricFamily("atoll_otel_spans", "Ended spans by what became of them", labels=["outcome"])
+        for outcome in ("exported", "failed", "dropped"):
+            spans.add_metric([outcome], getattr(atoll.telemetry.counters, outcome))
+        yield spans
 
 
 class Metrics:
@@ -20,7 +37,9 @@ class Metrics:
             ("service", "method", "route", "status"),
             registry=self._registry,
         )
-        self.in_progress = Gauge("atoll_gateway_requests_in_progress", "Requests being served", registry=self._registry)
+        self.in_progress = Gauge(
+            "atoll_gateway_requests_in_progress", "Requests for services that are being served", registry=self._registry
+        )
         self.upstream_seconds = Histogram(
             "atoll_gateway_upstream_seconds",
             "From sending a request to a service until the head of its answer",
@@ -49,6 +68,8 @@ class Metrics:
             registry=self._registry,
         )
         self.connections = Gauge("atoll_gateway_client_connections", "Open client connections", registry=self._registry)
+        self.bus_up = Gauge("atoll_session_up", "1 while there is a session with the broker", registry=self._registry)
+        self._registry.register(_Spans())
         self.connections_cut = Counter(
             "atoll_gateway_client_connections_cut",
             "Client connections closed by the gateway: head_timeout, too_many, upstream_broken, slow_reader, "

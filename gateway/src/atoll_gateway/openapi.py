@@ -14,6 +14,7 @@ from typing import Any
 from .problems import CONTENT_TYPE
 from .routing import Route, Services, Slot, Table
 
+_COMPONENT = re.compile(r"(#/components/[A-Za-z]+/)([^/\s]+)")
 _PARAMETER = re.compile(r"\{([^}]+)\}")
 _SECTIONS = ("schemas", "responses", "parameters", "examples", "requestBodies", "headers", "links", "pathItems")
 _PROBLEM = {
@@ -33,6 +34,9 @@ _ERROR = {
     "description": "Problem details",
     "content": {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
 }
+
+
+_OK = {"description": "Success"}
 
 
 def document(table: Table, services: Services, version: str) -> dict[str, Any]:
@@ -62,7 +66,7 @@ def _operation(route: Route, described: Mapping[str, Any]) -> dict[str, Any]:
     operation = dict(_mapping(item.get(route.method.lower())))
     if shared := _list(item.get("parameters")):
         operation["parameters"] = [*shared, *_list(operation.get("parameters"))]
-    operation = _renamed(operation, route.service)
+    operation = {key: _renamed(value, route.service) for key, value in operation.items()}
     if "operationId" in operation:
         operation["operationId"] = f"{route.service}.{operation['operationId']}"
     if "parameters" not in operation and (names := _PARAMETER.findall(route.template)):
@@ -71,9 +75,6 @@ def _operation(route: Route, described: Mapping[str, Any]) -> dict[str, Any]:
     operation["security"] = [] if route.public else [{"atoll": sorted(route.scopes)}]
     operation["responses"] = {"default": _ERROR, **(_mapping(operation.get("responses")) or {"200": _OK})}
     return operation
-
-
-_OK = {"description": "Success"}
 
 
 def _path_parameter(name: str) -> dict[str, Any]:
@@ -102,19 +103,14 @@ def _security_scheme(table: Table) -> dict[str, Any]:
 
 
 def _renamed(content: Any, service: str) -> Any:
-    """The content with its references to components prefixed like the components themselves."""
+    """The content with its references to components (`$ref`, and a discriminator's mapping) prefixed like those."""
     if isinstance(content, dict):
-        return {key: _reference(key, value, service) for key, value in content.items()}
+        return {key: _renamed(value, service) for key, value in content.items()}
     if isinstance(content, list | tuple):
         return [_renamed(value, service) for value in content]
+    if isinstance(content, str) and (match := _COMPONENT.fullmatch(content)):
+        return f"{match[1]}{service}.{match[2]}"
     return content
-
-
-def _reference(key: str, value: Any, service: str) -> Any:
-    if key != "$ref" or not isinstance(value, str):
-        return _renamed(value, service)
-    head, _, name = value.rpartition("/")
-    return f"{head}/{service}.{name}" if head.startswith("#/components/") else value
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -70,8 +70,10 @@ async def docs(request: web.Request) -> web.Response:
 @routes.get("/metrics")
 async def metrics(request: web.Request) -> web.Response:
     """For Prometheus."""
+    parts = request.app[PARTS]
+    parts.metrics.bus_up.set(parts.bus_state() == "up")
     headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-    return web.Response(body=request.app[PARTS].metrics.exposition(), headers=headers)
+    return web.Response(body=parts.metrics.exposition(), headers=headers)
 
 
 def _service(parts: Parts, name: str) -> dict[str, Any]:

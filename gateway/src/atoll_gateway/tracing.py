@@ -33,6 +33,7 @@ from opentelemetry.util.types import AttributeValue
 from .routing import METHODS, Route
 
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
+_PATH_CHARS_MAX = 500
 _USER_AGENT_CHARS_MAX = 200
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _random = random.SystemRandom()
@@ -154,11 +155,16 @@ def _attributes(request: web.BaseRequest) -> dict[str, AttributeValue]:
     attributes: dict[str, AttributeValue] = {
         "http.request.method": request.method if request.method in METHODS else "_OTHER",
         "url.scheme": "http",
-        "url.path": request.raw_path.partition("?")[0],
+        "url.path": _printable(request.raw_path.partition("?")[0], _PATH_CHARS_MAX),
         "network.protocol.version": f"{request.version.major}.{request.version.minor}",
         "client.address": request.remote or "",
     }
     agent = request.headers.get("User-Agent")
     if agent is not None:
-        attributes["user_agent.original"] = agent[:_USER_AGENT_CHARS_MAX]
+        attributes["user_agent.original"] = _printable(agent, _USER_AGENT_CHARS_MAX)
     return attributes
+
+
+def _printable(text: str, chars_max: int) -> str:
+    """Bounded, and without the lone surrogates that stray bytes become: one would spoil its whole batch of spans."""
+    return text[:chars_max].encode("ascii", "backslashreplace").decode("ascii")
