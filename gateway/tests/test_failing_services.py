@@ -213,6 +213,14 @@ async def test_an_instance_that_refuses_sits_out(service: MakeService, gateway: 
     assert posts.count(503) <= 1
 
 
+async def test_one_request_is_tried_twice_at_most(service: MakeService, gateway: MakeGateway) -> None:
+    orders = await service("orders", echo)
+    front = await gateway(orders)
+    await orders.stop()
+    (await front.call("GET", "/orders")).problem(503, "service_away")
+    assert await front.metric("atoll_gateway_retries_total", service="orders") == 1
+
+
 async def test_retries_keep_to_their_budget(service: MakeService, gateway: MakeGateway) -> None:
     orders = await service("orders", echo)
     front = await gateway(orders)

@@ -77,6 +77,8 @@ class Load:
         now = self._clock()
         self._ejected_until = {slot: until for slot, until in self._ejected_until.items() if until > now}
         here = sorted(slot for slot in slots if slot not in self._ejected_until) or sorted(slots)
+        if len(here) == 1:
+            return here[0]
         two = here if len(here) <= 2 else self._choose.sample(here, 2)
         return min(two, key=lambda slot: (self._in_flight[slot], self._choose.random()))
 

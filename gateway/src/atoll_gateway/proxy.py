@@ -76,7 +76,8 @@ class _Call:
     claims: Claims | None
     body: Body
     load: Load
-    tried: set[str] = field(default_factory=set)
+    attempts: int = 0
+    tried: set[str] = field(default_factory=set)  # instances; fewer than attempts where there is only one
 
     @property
     def service(self) -> str:
@@ -84,7 +85,7 @@ class _Call:
 
     def may_repeat(self) -> bool:
         """Whether a second attempt is allowed: once, idempotent, without a body, within the budget."""
-        repeatable = self.request.method in _IDEMPOTENT and not self.body.present and len(self.tried) == 1
+        repeatable = self.request.method in _IDEMPOTENT and not self.body.present and self.attempts == 1
         return repeatable and self.load.may_retry()
 
 
@@ -130,8 +131,8 @@ class Proxy:
             skip_auto_headers=_SKIPPED,
             trace_configs=list(traces),
         )
-        # aiohttp itself repeats GET, PUT and DELETE on a reused connection that turned out closed: outside of our budget,
-        # and whether the service has acted on a DELETE is not known then. There is no public switch.
+        # aiohttp itself repeats GET, PUT and DELETE on a reused connection that turned out closed: outside of our
+        # budget, and with a DELETE nobody knows whether the service has acted. There is no public switch.
         session._retry_connection = False
         return session
 
@@ -148,7 +149,7 @@ class Proxy:
             return await self._forward(_Call(request, target, route, trace, claims, body, load))
 
     def _route(self, method: str, target: Target) -> Route:
-        if target.path[1:] in OWN_PAGES:
+        if len(target.segments) == 1 and target.segments[0] in OWN_PAGES:
             raise _not_allowed("GET, HEAD")  # what is allowed there never comes here
         match = self._registry.table.match(target.segments)
         if not match.methods:
@@ -179,6 +180,7 @@ class Proxy:
                     try:
                         upstream = await self._ask(call, slot)
                     except _UnansweredError as error:
+                        call.attempts += 1
                         call.tried.add(name)
                         if error.unreached:
                             call.load.failed(name)
