@@ -9,8 +9,14 @@ import sys
 import time
 
 
+BEGAN = time.monotonic()
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
+        hang_after = float(os.environ.get("FAKE_HANG_AFTER", "inf"))
+        while time.monotonic() - BEGAN > hang_after:
+            time.sleep(1)
         ready = os.environ.get("FAKE_READY", "yes") == "yes"
         body = json.dumps({"ready": ready, "why": "" if ready else "waiting for: a wonder", "degraded": []}).encode()
         self.send_response(200 if ready or self.path == "/live" else 503)

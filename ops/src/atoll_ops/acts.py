@@ -6,6 +6,7 @@ The agent's log then is the only record, and the command line says so.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import time
@@ -18,12 +19,17 @@ from atoll_ops.slots import Slot
 from atoll_ops.state import State
 
 _SECONDS = 5.0
+_RETURN_SECONDS_MAX = 15.0
 _FOLLOW_SECONDS_MAX = 120.0
 _LOOK_EVERY_SECONDS = 0.05
 
 
 class ControlDownError(Exception):
-    """Nobody answers on control's socket."""
+    """Nobody answers on control's socket. If `sent`, it took the request and died before it answered: ask again."""
+
+    def __init__(self, text: str, *, sent: bool) -> None:
+        super().__init__(text)
+        self.sent = sent
 
 
 def carry_out(state: State, act: str, slot: Slot, reason: str, seconds: float | None = None) -> int:
@@ -42,13 +48,16 @@ def control(state: State, method: str, path: str, body: object = None, headers: 
     Raises ControlDownError if nobody answers, OperationError with the problem's text for an error.
     """
     connection = sockets.UnixConnection(state.control_socket, _SECONDS)
+    sent = False
     try:
+        connection.connect()
+        sent = True
         payload = json.dumps(body).encode() if body is not None else None
         connection.request(method, path, payload, {"Content-Type": "application/json"} | (headers or {}))
         response = connection.getresponse()
         answer = json.loads(response.read())
-    except (OSError, ValueError) as error:
-        raise ControlDownError(str(error)) from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise ControlDownError(str(error), sent=sent) from error
     finally:
         connection.close()
     if response.status >= 400:
@@ -59,8 +68,19 @@ def control(state: State, method: str, path: str, body: object = None, headers: 
 def _ask_control(state: State, act: str, slot: Slot, reason: str, seconds: float | None) -> dict[str, Any]:
     body = {"reason": reason} | ({"seconds": seconds} if seconds is not None else {})
     path = f"/ops/instances/{slot.name}/{slot.instance}/{act}"
-    operation: dict[str, Any] = control(state, "POST", path, body, {"Idempotency-Key": uuid.uuid4().hex})
-    return operation
+    headers = {"Idempotency-Key": uuid.uuid4().hex}
+    deadline, began = time.monotonic() + _RETURN_SECONDS_MAX, False
+    while True:
+        try:
+            operation: dict[str, Any] = control(state, "POST", path, body, headers)
+            return operation
+        except ControlDownError as down:
+            began = began or down.sent  # it may have died of the very act: the key tells its successor
+            if not began:
+                raise
+            if time.monotonic() > deadline:
+                raise OperationError("control died before it answered; `./atoll status` shows what came of it") from down
+            time.sleep(_LOOK_EVERY_SECONDS)
 
 
 def _ask_agent(state: State, act: str, slot: Slot, reason: str, seconds: float | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
-from atoll_ops import sockets
+from atoll_ops import keys, sockets
 from atoll_ops.instance import Instance
 from atoll_ops.journal import Journal
 from atoll_ops.launch import Plan
@@ -102,7 +102,7 @@ class Agent:
                     self._give_up(slot, instance)
                     return
                 late = whole_by is not None and time.monotonic() > whole_by
-                if instance.is_ready and (late or not instance.missing):
+                if instance.is_ready and (late or not self._waits_for(instance)):
                     del waiting[slot]
                     self._emit_ready(slot, instance)
             if whole_by is None and all(one.is_ready for one in waiting.values()):
@@ -113,6 +113,10 @@ class Agent:
             if not instance.wanted:
                 self._emit("kept stopped", name=slot.name, instance=slot.instance, why=instance.state()[1])
         self._emit("up", seconds=round(time.monotonic() - began, 1))
+
+    def _waits_for(self, instance: Instance) -> bool:
+        """Whether a part that is ready still lacks something that will come: no bus comes where no broker is to run."""
+        return any(lack != "bus" or Slot(keys.BROKER) in self.instances for lack in instance.missing)
 
     def _emit_ready(self, slot: Slot, instance: Instance) -> None:
         process = instance.process

@@ -33,7 +33,7 @@ dlq = App(name="dlq", help="Dead letters: events that a group gave up on.")
 app.command(group)
 app.command(dlq)
 
-StateOption = Annotated[Path | None, Parameter(name="--state", help="State directory; default: .atoll beside this program")]
+StateOption = Annotated[Path | None, Parameter(name="--state", help="State directory; default: .atoll here")]
 MeshOption = Annotated[Path | None, Parameter(name="--mesh", help="System page; default mesh.toml in the repository.")]
 Reason = Annotated[str, Parameter(name="--reason", help="Why; it goes into the audit.")]
 _BY_HAND = "at the command line"

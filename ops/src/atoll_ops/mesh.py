@@ -106,8 +106,8 @@ def _table(path: Path, where: str, written: Any, shape: type[Any]) -> Any:
     try:
         return msgspec.convert(written, shape)
     except msgspec.ValidationError as error:
-        text = str(error).replace(" - at `$.", f": {where}.").replace(" - at `$`", "").rstrip("`")
-        raise MeshError(f"{path}: [{where}]: {text}") from error
+        text, _, field = str(error).partition(" - at `$")
+        raise MeshError(f"{path}: {where}{field.rstrip('`')}: {text}") from error
 
 
 def _check_offsets(path: Path, parts: dict[str, Part]) -> None:

@@ -38,13 +38,18 @@ def _still(descriptor: int, directory: Path) -> bool:
 
 
 def listen(path: Path) -> socket.socket:
-    """A listening socket, 0600. A file left from before is replaced: whoever calls holds the lock of its owner."""
-    path.unlink(missing_ok=True)
+    """A listening socket, 0600. A file left from before is replaced: whoever calls holds the lock of its owner.
+
+    It gets its name once it listens, so that whoever sees the file can connect.
+    """
+    unready = path.with_name(f"{path.name}.new")
+    unready.unlink(missing_ok=True)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listening.bind(address(path))
-    path.chmod(0o600)
+    listening.bind(address(unready))
+    unready.chmod(0o600)
     listening.listen(_BACKLOG)
     listening.setblocking(False)
+    unready.replace(path)
     return listening
 
 

@@ -58,7 +58,10 @@ def _behind(plan: Plan, lock: int) -> int:
     agent = _start_agent(plan, lock)
     try:
         _await_socket(state, agent)
-        return _follow_up(state)
+        code = _follow_up(state)
+        if code != 0:
+            agent.wait(_SILENCE_SECONDS)  # what failed to come up has ended whole before this command does
+        return code
     except KeyboardInterrupt:
         _finish_agent(state, agent)
         return INTERRUPTED

@@ -1,0 +1,288 @@
+"""The promises of operating: one process a slot, adoption, restarts, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import psutil
+from atoll_ops import ports
+from atoll_ops.slots import Slot, SlotFiles
+from atoll_ops.state import State
+from system import System, poll_until
+
+
+def test_up_starts_every_part_and_says_so(system: System) -> None:
+    said = system.up().output
+    assert "one            ready" in said
+    assert "two            ready" in said
+    assert {part["state"] for part in system.snapshot()["parts"]} == {"running"}
+    assert system.run("status").code == 0
+
+
+def test_down_leaves_no_process_and_no_port(system: System) -> None:
+    system.up()
+    used = [part["port"] for part in system.snapshot()["parts"]]
+    said = system.run("down").output
+    assert "drained" in said
+    assert system.processes() == []
+    assert all(ports.can_bind(port) for port in used)
+    assert system.run("status", check=False).code == 3
+
+
+def test_ctrl_c_drains_in_reverse_order(system: System) -> None:
+    front = system.in_front()
+    poll_until("the system to be up", lambda: system.run("status", check=False).code == 0)
+    front.send_signal(signal.SIGINT)
+    said, _ = front.communicate(timeout=30)
+    assert front.returncode == 0, said
+    drained = [line.split()[0] for line in said.splitlines() if "drained" in line]
+    assert drained == ["one", "two"]  # the service first, then the core
+    assert system.processes() == []
+
+
+def test_ctrl_c_while_it_comes_up_leaves_nothing(system: System) -> None:
+    system.write_mesh(FAKE_START_SECONDS="30")
+    front = system.in_front()
+    poll_until("a part to be started", lambda: any("ATOLL_SLOT" in one.environ() for one in system.processes()))
+    front.send_signal(signal.SIGINT)
+    front.communicate(timeout=30)
+    assert system.processes() == []
+
+
+def test_a_killed_part_is_started_again_at_once(system: System) -> None:
+    system.up()
+    old = system.part("one")["pid"]
+    began = time.monotonic()
+    os.killpg(old, signal.SIGKILL)
+    part = system.wait_running("one", not_pid=old)
+    assert time.monotonic() - began < 3
+    assert part["restarts"] == 1
+    assert part["exits"][-1]["meaning"] == "killed"
+
+
+def test_a_second_up_touches_nothing(system: System) -> None:
+    system.up()
+    before = {part["name"]: part["pid"] for part in system.snapshot()["parts"]}
+    second = system.up(check=False)
+    assert second.code == 1
+    assert second.output.count("\n") == 1
+    assert "already up" in second.output
+    assert {part["name"]: part["pid"] for part in system.snapshot()["parts"]} == before
+
+
+def test_parts_outlive_a_killed_agent_and_are_adopted(system: System) -> None:
+    system.up()
+    before = {part["name"]: part["pid"] for part in system.snapshot()["parts"]}
+    system.kill_agent()
+    gone = system.run("status", check=False)
+    assert gone.code == 3
+    assert "agent gone, 2 running; ./atoll up adopts them" in gone.output
+    said = system.up().output
+    assert "cleaned up" in said
+    after = {part["name"]: part["pid"] for part in system.snapshot()["parts"]}
+    assert after == before
+    assert len([one for one in system.processes() if "fake_part" in " ".join(one.cmdline())]) == 2
+
+
+def test_an_adopted_part_is_supervised_like_any_other(system: System) -> None:
+    system.up()
+    system.kill_agent()
+    system.up()
+    old = system.part("one")["pid"]
+    os.killpg(old, signal.SIGKILL)
+    system.wait_running("one", not_pid=old)
+
+
+def test_a_part_that_died_without_an_agent_is_started_by_the_next(system: System) -> None:
+    system.up()
+    system.kill_agent()
+    old = system.part("one")["pid"]
+    os.killpg(old, signal.SIGKILL)
+    poll_until("its lock to be free", lambda: system.part("one")["pid"] is None)
+    said = system.up().output
+    assert "1 records of ended processes" in said
+    assert system.part("one")["state"] == "running"
+
+
+def test_a_lost_record_does_not_make_a_second_process(system: System) -> None:
+    system.up()
+    old = system.part("one")["pid"]
+    system.kill_agent()
+    (system.state / "run" / "one-1.json").unlink()
+    assert system.part("one")["state"] == "unknown"
+    system.up()
+    assert system.part("one")["pid"] != old  # nobody can vouch for it: it is ended, and another one started
+    assert not psutil.pid_exists(old) or psutil.Process(old).status() == psutil.STATUS_ZOMBIE
+
+
+def test_down_works_without_an_agent(system: System) -> None:
+    system.up()
+    system.kill_agent()
+    assert "ending 2 parts" in system.run("down").output
+    assert system.processes() == []
+
+
+def test_a_taken_port_is_named_and_nothing_is_left(system: System) -> None:
+    with socket.create_server((ports.HOST, 0)) as taken:
+        number = taken.getsockname()[1]
+        refused = system.run("up", "--detach", "--ports", str(number - 20), check=False)
+    assert refused.code == 1
+    assert f"port {number} (one) is taken by pid {os.getpid()}" in refused.output
+    assert "--ports" in refused.output
+    assert system.processes() == []
+    assert ports.can_bind(number + 1)
+
+
+def test_a_part_that_refuses_its_configuration_fails_the_start_at_once(system: System) -> None:
+    system.write_mesh(FAKE_EXIT="64")
+    failed = system.up(check=False)
+    assert failed.code == 1
+    assert "one did not come up: exited 64 (configuration error)" in failed.output
+    assert "fake: this was asked for" in failed.output
+    assert "one-1.log" in failed.output
+    assert system.processes() == []
+
+
+def test_a_failed_start_lets_go_of_what_ran_before(system: System) -> None:
+    system.up("--only", "two")
+    two = system.part("two")["pid"]
+    system.kill_agent()
+    system.write_mesh(FAKE_EXIT="64")
+    assert system.up(check=False).code == 1
+    assert system.part("two")["pid"] == two
+
+
+def test_only_starts_what_it_names(system: System) -> None:
+    system.up("--only", "two")
+    assert [part["name"] for part in system.snapshot()["parts"]] == ["two"]
+    assert len([one for one in system.processes() if "fake_part" in " ".join(one.cmdline())]) == 1
+
+
+def test_stopped_stays_stopped_also_under_the_next_agent(system: System) -> None:
+    system.up()
+    system.run("stop", "one")
+    assert system.part("one")["state"] == "stopped"
+    system.kill_agent()
+    assert "`./atoll start one`" in system.up().output
+    assert system.part("one")["state"] == "stopped"
+    system.run("start", "one")
+    assert system.part("one")["state"] == "running"
+
+
+def test_kill_is_a_fault_and_restart_a_wish(system: System) -> None:
+    system.up()
+    first = system.part("one")["pid"]
+    assert "killed" in system.run("kill", "one/1").output
+    second = system.part("one")["pid"]
+    assert second != first
+    assert "stopped (drained)" in system.run("restart", "one").output
+    third = system.part("one")
+    assert third["pid"] != second
+    assert third["restarts"] == 2
+
+
+def test_a_paused_part_is_left_alone_and_goes_on(system: System) -> None:
+    system.up()
+    pid = system.part("one")["pid"]
+    system.run("pause", "one")
+    assert psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    assert system.part("one")["state"] == "paused"
+    system.run("resume", "one")
+    assert system.wait_running("one")["pid"] == pid
+
+
+def test_a_pause_ends_by_itself_even_if_its_agent_does_not_see_it(system: System) -> None:
+    system.up()
+    pid = system.part("one")["pid"]
+    system.run("pause", "one", "--seconds", "1.5")
+    system.kill_agent()
+    assert system.part("one")["state"] == "paused"
+    system.up()
+    assert system.wait_running("one")["pid"] == pid
+
+
+def test_a_stop_by_a_foreign_signal_is_shown_as_a_pause(system: System) -> None:
+    system.up()
+    pid = system.part("one")["pid"]
+    os.killpg(pid, signal.SIGSTOP)
+    poll_until("it to show as paused", lambda: system.part("one")["state"], lambda state: state == "paused")
+    system.run("resume", "one")
+    assert system.wait_running("one")["pid"] == pid
+
+
+def test_a_paused_part_can_be_stopped(system: System) -> None:
+    system.up()
+    system.run("pause", "one")
+    assert "stopped (drained)" in system.run("stop", "one").output
+
+
+def test_acts_that_make_no_sense_are_refused(system: System) -> None:
+    system.up()
+    assert "there is no three/1" in system.run("kill", "three", check=False).output
+    assert "expected NAME or NAME/N" in system.run("kill", "one/x", check=False).output
+    system.run("stop", "one")
+    refused = system.run("pause", "one", check=False)
+    assert refused.code == 1
+    assert "has no process to pause" in refused.output
+
+
+def test_a_deep_state_directory_works(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 60) / ("e" * 60) / "with space"
+    system = System(tmp_path, deep)
+    assert len(str(deep / "run" / "agent.sock")) > 108
+    system.up()
+    try:
+        assert system.part("one")["state"] == "running"
+        system.run("restart", "one")
+    finally:
+        system.run("down")
+
+
+def test_reset_refuses_while_anything_runs_and_asks_before(system: System) -> None:
+    system.up()
+    assert "down` first" in system.run("reset", "--yes", check=False).output
+    system.kill_agent()
+    assert "still run" in system.run("reset", "--yes", check=False).output
+    system.run("down")
+    assert "--yes" in system.run("reset", check=False).output
+    (system.state / "env").mkdir()  # as in the default state directory, where environments live too
+    system.run("reset", "--yes")
+    assert [path.name for path in system.state.iterdir()] == ["env"]
+
+
+def test_ports_once_chosen_are_kept(system: System) -> None:
+    system.up()
+    first = {part["name"]: part["port"] for part in system.snapshot()["parts"]}
+    system.run("down")
+    system.up()
+    assert {part["name"]: part["port"] for part in system.snapshot()["parts"]} == first
+
+
+def test_other_ports_are_refused_while_parts_run(system: System) -> None:
+    system.up()
+    system.kill_agent()
+    refused = system.run("up", "--detach", "--ports", "23000", check=False)
+    assert refused.code == 1
+    assert "still run with ports from" in refused.output
+
+
+def test_logs_are_readable(system: System) -> None:
+    system.up()
+    assert "fake is up" in system.run("logs", "one").output
+    assert "no logs of nobody" in system.run("logs", "nobody", check=False).output
+
+
+def test_the_lock_lives_as_long_as_the_process(system: System) -> None:
+    system.up()
+    files = SlotFiles(State(system.state), Slot("one"))
+    assert files.filled()
+    assert files.acquire() is None
+    record = files.living()
+    assert record is not None
+    assert files.holders() == [record.pid]
+    system.run("stop", "one")
+    assert not files.filled()

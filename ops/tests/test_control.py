@@ -1,0 +1,255 @@
+"""Control: who may do what, that nothing is done without a record, and that it works when everything else is down."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import atoll
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from atoll_ops import keys, sockets
+from atoll_ops.control.app import make_app
+from atoll_ops.state import State
+from atoll_token import Claims, SigningKey, mint
+
+PROJECT = Path(__file__).resolve().parents[1]
+SCOPES = {"viewer": "ops:read", "operator": "ops:read ops:operate", "admin": "ops:*"}
+
+
+class FakeAgent:
+    """An agent that notes what it is asked, and ends every operation at once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.acts: list[dict[str, Any]] = []
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_unix_server(self._serve, sock=sockets.listen(self.path))
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(json.dumps(self._answer(json.loads(await reader.readline()))).encode() + b"\n")
+        await writer.drain()
+        writer.close()
+
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        if request["do"] == "snapshot":
+            parts = [{"name": name, "instance": 1, "pid": 7, "state": "running", "why": ""} for name in ("orders", "auth")]
+            parts.append({"name": "sales", "instance": 1, "pid": None, "state": "stopped", "why": "by amy"})
+            return {"agent": {"state": "running", "pid": 1}, "as_of": time.time(), "parts": parts}
+        if request["do"] == "act":
+            self.acts.append(request)
+            return {"operation": request}
+        known = next((act for act in self.acts if act["id"] == request["id"]), None)
+        done = {"done": True, "ok": True, "state": "started", "text": "pid 8"}
+        return {"operation": known | done if known else None}
+
+
+class Control:
+    """A running control, and the two ways into it."""
+
+    def __init__(self, client: TestClient[Any, Any], agent: FakeAgent, key: SigningKey, run: Path) -> None:
+        self.client = client
+        self.agent = agent
+        self.key = key
+        self.run = run
+
+    def headers(self, role: str, **changes: Any) -> dict[str, str]:
+        """An assertion as the gateway makes it."""
+        now = int(time.time())
+        claims: dict[str, Any] = {
+            "iss": "atoll-gateway", "sub": f"u-{role}", "aud": "control", "scope": SCOPES[role], "jti": os.urandom(8).hex(),
+            "iat": now, "nbf": now, "exp": now + 30, "typ": "assertion", "client_id": None,
+        }  # fmt: skip
+        return {"Atoll-Assertion": mint(Claims(**claims | changes), self.key)}
+
+    async def act(self, role: str, path: str, key: str | None = None, **body: Any) -> tuple[int, Any]:
+        """POST an act through the front."""
+        headers = self.headers(role) | ({"Idempotency-Key": key} if key else {})
+        async with self.client.post(f"/ops/instances/{path}", json={"reason": "drill"} | body, headers=headers) as answer:
+            return answer.status, await answer.json(content_type=None)
+
+    async def get(self, role: str, path: str) -> tuple[int, Any]:
+        """GET through the front."""
+        async with self.client.get(path, headers=self.headers(role)) as answer:
+            return answer.status, await answer.json(content_type=None)
+
+    async def audit(self) -> list[dict[str, Any]]:
+        """All records, newest first."""
+        items: list[dict[str, Any]] = (await self.get("viewer", "/ops/audit"))[1]["items"]
+        return items
+
+
+@pytest.fixture
+async def control(tmp_path: Path) -> AsyncIterator[Control]:
+    """Control without a bus, in front of a fake agent."""
+    state = State(tmp_path / "state")
+    state.prepare()
+    keys.ensure(state, ["control"])
+    options = atoll.Options(
+        slot="control/1", host="127.0.0.1", port=0, data=state.private("control", 1), keys=state.keys / "control",
+        bus="tcp://127.0.0.1:9", contract=PROJECT / "contract", migrations=PROJECT / "migrations",
+    )  # fmt: skip
+    options.data.mkdir(mode=0o700)
+    agent = FakeAgent(state.agent_socket)
+    await agent.start()
+    key = SigningKey.from_pem((state.keys / "gateway" / "assertion.key").read_bytes())
+    async with TestClient(TestServer(make_app(options, state.run))) as client:
+        yield Control(client, agent, key, state.run)
+    await agent.stop()
+
+
+async def _audited(control: Control, count: int) -> list[dict[str, Any]]:
+    """The records, once so many of them have ended."""
+    for _ in range(200):
+        records = await control.audit()
+        if len([record for record in records if record["result"]]) >= count:
+            return records
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"waited for {count} ended records, have {records}")
+
+
+# ---- who may -----------------------------------------------------------------------------------------------------
+
+
+async def test_nobody_gets_in_without_the_gateways_word(control: Control) -> None:
+    for method, path in (("GET", "/ops/snapshot"), ("POST", "/ops/instances/orders/1/kill"), ("GET", "/ops/audit")):
+        async with control.client.request(method, path, json={"reason": "x"}) as answer:
+            assert answer.status == 401
+    foreign = control.headers("admin", aud="orders")
+    async with control.client.get("/ops/snapshot", headers=foreign) as answer:
+        assert answer.status == 401
+    assert control.agent.acts == []
+
+
+async def test_a_viewer_sees_and_does_nothing(control: Control) -> None:
+    assert (await control.get("viewer", "/ops/snapshot"))[0] == 200
+    status, problem = await control.act("viewer", "orders/1/kill")
+    assert (status, problem["code"]) == (403, "insufficient_scope")
+    assert control.agent.acts == []
+
+
+async def test_an_operator_acts_on_services_and_only_an_admin_on_auth(control: Control) -> None:
+    assert (await control.act("operator", "orders/1/kill"))[0] == 202
+    status, problem = await control.act("operator", "auth/1/kill")
+    assert (status, problem["code"]) == (403, "insufficient_scope")
+    assert (await control.act("admin", "auth/1/kill"))[0] == 202
+    assert [(act["name"], act["by"]) for act in control.agent.acts] == [("orders", "u-operator"), ("auth", "u-admin")]
+    denied = [record for record in await control.audit() if record["result"] == "denied"]
+    assert [(record["who"], record["target"]) for record in denied] == [("u-operator", "auth/1")]
+
+
+# ---- what is done ------------------------------------------------------------------------------------------------
+
+
+async def test_an_act_is_recorded_followed_and_its_end_recorded(control: Control) -> None:
+    status, operation = await control.act("operator", "orders/1/restart")
+    assert status == 202
+    assert operation["state"] == "requested"
+    assert (await control.get("viewer", f"/ops/operations/{operation['id']}"))[1]["state"] == "started"
+    (record,) = await _audited(control, 1)
+    assert (record["who"], record["act"], record["target"], record["reason"]) == (
+        "u-operator", "restart", "orders/1", "drill",
+    )  # fmt: skip
+    assert record["result"] == "started: pid 8"
+    assert record["operation_id"] == operation["id"]
+
+
+async def test_the_same_key_acts_once(control: Control) -> None:
+    first = await control.act("operator", "orders/1/kill", key="k1")
+    again = await control.act("operator", "orders/1/kill", key="k1")
+    assert first == again
+    assert len(control.agent.acts) == 1
+    assert (await control.act("operator", "orders/1/stop", key="k1"))[0] == 422
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "expected"),
+    [
+        ("nobody/1/kill", {}, (404, "unknown_instance")),
+        ("orders/2/kill", {}, (404, "unknown_instance")),
+        ("orders/1/explode", {}, (404, "unknown_act")),
+        ("orders/x/kill", {}, (422, "validation")),
+        ("sales/1/kill", {}, (409, "no_process")),
+        ("orders/1/kill", {"reason": ""}, (422, "validation")),
+        ("orders/1/kill", {"force": True}, (422, "validation")),
+        ("orders/1/pause", {"seconds": 10_000}, (422, "validation")),
+    ],
+)
+async def test_what_makes_no_sense_is_refused(
+    control: Control, path: str, body: dict[str, Any], expected: tuple[int, str]
+) -> None:
+    status, problem = await control.act("operator", path, **body)
+    assert (status, problem["code"]) == expected
+    assert control.agent.acts == []
+
+
+async def test_without_an_agent_nothing_is_done_and_it_says_so(control: Control) -> None:
+    await control.agent.stop()
+    status, problem = await control.act("operator", "orders/1/kill")
+    assert (status, problem["code"]) == (503, "agent_gone")
+    assert (await control.get("viewer", "/ops/snapshot"))[0] == 503
+    assert await control.audit() == []
+
+
+async def test_what_cannot_be_recorded_is_not_done(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object) -> None:
+        raise atoll.StorageError("the disk is gone")
+
+    monkeypatch.setattr(atoll.Database, "write", broken)
+    assert (await control.act("operator", "orders/1/kill"))[0] == 503
+    assert control.agent.acts == []
+
+
+# ---- without the rest --------------------------------------------------------------------------------------------
+
+
+async def test_without_a_bus_the_snapshot_says_what_is_missing(control: Control) -> None:
+    status, seen = await control.get("viewer", "/ops/snapshot")
+    assert status == 200
+    assert [part["name"] for part in seen["parts"]] == ["orders", "auth", "sales"]
+    assert seen["bus"]["available"] is False
+    status, problem = await control.get("viewer", "/ops/groups")
+    assert (status, problem["code"]) == (503, "bus_unavailable")
+    async with control.client.get("/ready") as ready:
+        assert ready.status == 200
+
+
+async def test_the_local_socket_needs_no_token_and_is_audited_by_uid(control: Control) -> None:
+    path = control.run / "control.sock"
+    assert path.stat().st_mode & 0o777 == 0o600
+    connector = aiohttp.UnixConnector(str(path))
+    async with aiohttp.ClientSession(connector=connector) as session:
+        async with session.post("http://local/ops/instances/auth/1/kill", json={"reason": "night"}) as answer:
+            assert answer.status == 202
+        async with session.get("http://local/ops/nothing") as answer:
+            assert answer.status == 404
+    records = await _audited(control, 1)
+    assert (records[0]["who"], records[0]["target"]) == (f"local:{os.geteuid()}", "auth/1")
+
+
+async def test_the_local_socket_refuses_another_user(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "peer_uid", lambda _: 4711)
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(control.run / "control.sock"))) as session:
+        async with session.get("http://local/ops/snapshot") as answer:
+            assert answer.status == 403
+
+
+async def test_a_failed_replay_is_recorded_as_such(control: Control) -> None:
+    headers = control.headers("operator")
+    async with control.client.post("/ops/dlq/replay", json={"group": "orders", "reason": "r"}, headers=headers) as answer:
+        assert answer.status == 503
+    records = await _audited(control, 1)
+    assert records[0]["act"] == "dlq.replay"
+    assert records[0]["result"].startswith("failed: ")
