@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from atoll_broker.testing import MemoryBroker, Peer, RealBroker
 from scripted import Notes
 
 import atoll
@@ -17,6 +16,7 @@ from atoll._consumer import Consumer
 from atoll._relay import Relay
 from atoll._session import Profile
 from atoll._transport import OnLost, OnMessage
+from atoll_broker.testing import MemoryBroker, Peer, RealBroker
 
 PLACED = "orders.order.placed.v1"
 CAPTURED = "payments.payment.captured.v1"
@@ -63,7 +63,11 @@ class MemoryTransport:
         self.peer = peer
         self.on_lost = on_lost
         loop = asyncio.get_running_loop()
-        peer.receiver = lambda frames: loop.call_soon(self._deliver, frames) and None
+
+        def receive(frames: list[bytes]) -> None:
+            loop.call_soon(self._deliver, frames)
+
+        peer.receiver = receive
         self._on_message = on_message
         self._closed = False
 
@@ -208,7 +212,9 @@ class Member:
     async def until_notes(self, count: int, seconds: float = 10.0) -> list[str]:
         deadline = asyncio.get_running_loop().time() + seconds
         while len(notes := await self.notes()) < count:
-            assert asyncio.get_running_loop().time() < deadline, f"{len(notes)} of {count} after {seconds} s: {self.session.state}"
+            assert asyncio.get_running_loop().time() < deadline, (
+                f"{len(notes)} of {count} after {seconds} s: {self.session.state}"
+            )
             await asyncio.sleep(0.01)
         return notes
 

@@ -201,6 +201,19 @@ async def test_draining_finishes_what_is_here_and_hands_back_the_rest(
         assert await again.until_notes(20) == list(map(str, range(20)))
 
 
+async def test_a_stopped_broker_is_noticed_and_come_back_to(tmp_path: Path) -> None:
+    rig = RealRig(tmp_path)
+    async with rig.running(), Member(rig, "orders", tmp_path, publishes=[PLACED]) as orders:
+        await orders.session.wait_up(5)
+        rig.broker.pause()
+        try:
+            await orders.publish("a")
+            await until("the silence to be noticed", lambda: orders.session.state.startswith("down: "), seconds=5)
+        finally:
+            rig.broker.resume()
+        await until("the ack", lambda: orders.relay.counters.acked == 1, seconds=10)
+
+
 async def test_a_put_reaches_every_watcher(rig: Rig, tmp_path: Path) -> None:
     def options(name: str) -> atoll.Options:
         return atoll.Options(slot=f"{name}/1", host="", port=0, data=tmp_path, keys=tmp_path, bus="tcp://127.0.0.1:1")

@@ -89,7 +89,8 @@ def test_unknown_commands_and_unknown_fields_are_ignored() -> None:
 
 
 @pytest.mark.parametrize(
-    "frames", [[], [b"A1PONG"], [b"A2PONG", b"{}"], [b"A1PONG", b"["], [b"A1WELCOME", b"{}"], [b"A1STALE", b'{"a":\xff}']]
+    "frames",
+    [[], [b"A1PONG"], [b"A2PONG", b"{}"], [b"A1PONG", b"["], [b"A1WELCOME", b"{}"], [b"A1STALE", b'{"a":\xff}']],
 )
 def test_what_is_not_wire_1_is_an_error_and_nothing_else(frames: list[bytes]) -> None:
     with pytest.raises(wire.WireError):

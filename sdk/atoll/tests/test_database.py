@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 import atoll
 
 
-def _add(text: str) -> object:
+def _add(text: str) -> Callable[[atoll.Transaction], int]:
     return lambda tx: tx.execute("INSERT INTO note VALUES (?)", text)
 
 
@@ -30,9 +31,9 @@ async def test_an_exception_undoes_its_own_work_and_no_other_of_the_group(databa
         tx.execute("INSERT INTO note VALUES ('undone')")
         raise RuntimeError("mine")
 
-    works = [database.write(_add("before")), database.write(fail), database.write(_add("after"))]  # type: ignore[arg-type]
+    works = [database.write(_add("before")), database.write(fail), database.write(_add("after"))]
     first, second, third = await asyncio.gather(*works, return_exceptions=True)
-    assert (first, third) == (1, 1)
+    assert [first, third] == [1, 1]
     assert isinstance(second, RuntimeError)
     assert await _notes(database) == ["after", "before"]
 
@@ -40,7 +41,7 @@ async def test_an_exception_undoes_its_own_work_and_no_other_of_the_group(databa
 async def test_works_that_wait_together_share_a_commit(database: atoll.Database, options: atoll.Options) -> None:
     counter = sqlite3.connect(options.data / "orders.db")
     before = counter.execute("PRAGMA data_version").fetchone()[0]
-    outcomes = await database.write_each([_add(str(i)) for i in range(200)])  # type: ignore[misc]
+    outcomes = await database.write_each([_add(str(i)) for i in range(200)])
     assert [one.value for one in outcomes] == [1] * 200
     assert counter.execute("PRAGMA data_version").fetchone()[0] == before + 1, "200 works, one commit"
     counter.close()
@@ -67,9 +68,9 @@ async def test_every_commit_is_fsynced(database: atoll.Database) -> None:
 
 async def test_writes_beyond_the_bound_are_refused(database: atoll.Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atoll._database.WORKS_QUEUED_MAX", 2)
-    results = await asyncio.gather(*(database.write(_add(str(i))) for i in range(3)), return_exceptions=True)  # type: ignore[arg-type]
+    results = await asyncio.gather(*(database.write(_add(str(i))) for i in range(3)), return_exceptions=True)
     assert [isinstance(one, atoll.OverloadedError) for one in results] == [False, False, True]
-    assert await database.write(_add("later")) == 1, "and taken again once there is room"  # type: ignore[arg-type]
+    assert await database.write(_add("later")) == 1, "and taken again once there is room"
 
 
 async def test_a_failed_commit_fails_every_work_of_the_group(options: atoll.Options) -> None:
@@ -79,11 +80,14 @@ async def test_a_failed_commit_fails_every_work_of_the_group(options: atoll.Opti
     )
     database = atoll.Database(options.data / "orders.db", options.migrations)
     await database.open()
-    works = [_add("good"), lambda tx: tx.execute("INSERT INTO child VALUES (7)")]
-    outcomes = await database.write_each(works)  # type: ignore[arg-type]
+    works: list[Callable[[atoll.Transaction], int]] = [
+        _add("good"),
+        lambda tx: tx.execute("INSERT INTO child VALUES (7)"),
+    ]
+    outcomes = await database.write_each(works)
     assert all(isinstance(one.error, atoll.StorageError) for one in outcomes)
     assert await _notes(database) == []
-    assert await database.write(_add("next")) == 1, "a broken constraint is no broken disk"  # type: ignore[arg-type]
+    assert await database.write(_add("next")) == 1, "a broken constraint is no broken disk"
     await database.close()
 
 
@@ -126,7 +130,7 @@ async def test_another_services_database_is_refused(database: atoll.Database) ->
 async def test_closing_finishes_what_is_queued(options: atoll.Options) -> None:
     database = atoll.Database(options.data / "orders.db", options.migrations)
     await database.open()
-    works = [asyncio.ensure_future(database.write(_add(str(i)))) for i in range(50)]  # type: ignore[arg-type]
+    works = [asyncio.ensure_future(database.write(_add(str(i)))) for i in range(50)]
     await asyncio.sleep(0)
     await database.close()
     assert [await work for work in works] == [1] * 50

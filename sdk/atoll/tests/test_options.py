@@ -29,9 +29,7 @@ def test_a_complete_environment_is_read(environ: dict[str, str]) -> None:
     assert (options.contract, options.migrations) == (Path("contract"), Path("migrations"))
 
 
-@pytest.mark.parametrize(
-    "name", ["ATOLL_SLOT", "ATOLL_HOST", "ATOLL_PORT", "ATOLL_DATA", "ATOLL_KEYS", "ATOLL_BUS"]
-)
+@pytest.mark.parametrize("name", ["ATOLL_SLOT", "ATOLL_HOST", "ATOLL_PORT", "ATOLL_DATA", "ATOLL_KEYS", "ATOLL_BUS"])
 def test_a_missing_variable_is_named(environ: dict[str, str], name: str) -> None:
     del environ[name]
     with pytest.raises(atoll.ConfigurationError, match=f"{name} is not set: expected "):

@@ -5,6 +5,7 @@ A service reads its events as it reads its routes: a `SubscriptionTable` beside 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -74,6 +75,8 @@ class SubscriptionTable:
         """
 
         def register(handler: Callable[[Event[S], Transaction], object]) -> Callable[[Event[S], Transaction], object]:
+            if inspect.iscoroutinefunction(handler):
+                raise TypeError(f"{handler.__qualname__}: a handler is synchronous, it runs on the writer thread")
             if topic in self._by_topic:
                 raise ValueError(f"{topic} has a handler already: {self._by_topic[topic].handler!r}")
             self._by_topic[topic] = Subscription(topic, data_type, handler, msgspec.json.Decoder(data_type))

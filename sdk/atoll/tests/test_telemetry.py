@@ -1,0 +1,153 @@
+"""Telemetry never harms: bounded, off the path, quiet."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+import atoll
+from atoll import logs, telemetry
+from atoll._counters import SpanCounters
+from atoll._export import GatedProcessor, LazyExporter
+
+
+@pytest.fixture
+def hung() -> Iterator[str]:
+    """A collector that takes connections and never answers."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(16)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1/traces"
+
+
+@pytest.fixture
+def refused() -> str:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{unused.getsockname()[1]}/v1/traces"
+
+
+@pytest.fixture
+def collector() -> Iterator[tuple[str, list[bytes]]]:
+    bodies: list[bytes] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1/traces", bodies
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("kind", ["hung", "refused"])
+def test_shutdown_is_bounded_and_spans_do_not_wait(
+    kind: str, options: atoll.Options, request: pytest.FixtureRequest
+) -> None:
+    provider = telemetry.make_provider(options, request.getfixturevalue(kind))
+    tracer = provider.get_tracer("test")
+    started = time.monotonic()
+    for _ in range(2000):
+        tracer.start_span("work").end()
+    assert time.monotonic() - started < 1.0, "2,000 spans took as long as a collector that is not there"
+    started = time.monotonic()
+    telemetry.stop_provider(provider, 2.0)
+    assert time.monotonic() - started < 2.5
+
+
+def test_spans_arrive_with_the_identity_of_the_service(
+    options: atoll.Options, collector: tuple[str, list[bytes]]
+) -> None:
+    url, bodies = collector
+    provider = telemetry.make_provider(options, url)
+    provider.get_tracer("test").start_span("hello there").end()
+    telemetry.stop_provider(provider, 2.0)
+    sent = b"".join(bodies)
+    for text in (b"hello there", b"service.name", b"orders", b"service.instance.id", b"orders/1", b"service.version"):
+        assert text in sent
+
+
+def test_a_full_queue_drops_and_counts(hung: str) -> None:
+    from opentelemetry.sdk.trace import TracerProvider
+
+    counters = SpanCounters()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(GatedProcessor(LazyExporter(hung, counters), counters, queue_spans_max=100))
+    tracer = provider.get_tracer("test")
+    for _ in range(150):
+        tracer.start_span("work").end()
+    assert counters.dropped == 50
+    telemetry.stop_provider(provider, 0.1)
+
+
+def test_nothing_is_started_when_switched_off(options: atoll.Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    telemetry.start(options)
+    assert telemetry._provider is None
+    telemetry.shutdown()
+
+
+def test_importing_the_library_does_not_import_the_exporter() -> None:
+    import subprocess
+    import sys
+
+    heavy = ("requests", "google", "opentelemetry.sdk")
+    code = f"import sys, atoll; print([name for name in sys.modules if name.startswith({heavy})])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.fixture
+def lines(options: atoll.Options) -> Iterator[io.StringIO]:
+    stream = io.StringIO()
+    before = logging.root.handlers[:], logging.root.level
+    logs.configure(options, stream=stream)
+    yield stream
+    logging.root.handlers[:], level = before
+    logging.root.setLevel(level)
+
+
+def test_a_line_of_log_is_json_with_the_promised_fields(lines: io.StringIO) -> None:
+    import structlog
+
+    structlog.get_logger("x").info("order placed", order="o-1")
+    line = json.loads(lines.getvalue())
+    assert list(line)[:3] == ["time", "level", "event"]
+    assert (line["level"], line["event"], line["service"], line["slot"]) == (
+        "info",
+        "order placed",
+        "orders",
+        "orders/1",
+    )
+
+
+def test_a_failing_exporter_says_one_line_a_minute_and_no_stack_trace(
+    lines: io.StringIO, refused: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "_repeats", logs._Repeats())
+    counters = SpanCounters()
+    exporter = LazyExporter(refused, counters)
+    from opentelemetry.sdk.trace import TracerProvider
+
+    span = TracerProvider(shutdown_on_exit=False).get_tracer("t").start_span("s")
+    span.end()
+    for _ in range(3):
+        exporter.export([span])  # type: ignore[list-item]
+    assert counters.failed == 3
+    said = lines.getvalue().splitlines()
+    assert len(said) == 1
+    assert "Traceback" not in said[0]
