@@ -75,7 +75,7 @@ def hello(identity: str, number: int = 1, **header: Any) -> dict[str, Any]:
     return {
         "slot": f"{identity}/{number}",
         "process": f"{identity}-{number}",
-        "contracts": {"publishes": {topic: SCHEMA for topic in topics}, "consumes": []},
+        "contracts": {"publishes": dict.fromkeys(topics, SCHEMA), "consumes": []},
         **header,
     }
 

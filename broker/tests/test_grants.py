@@ -33,9 +33,7 @@ def endpoints(prefix: str = "/shop", path: str = "/shop/{id}", scope: str | None
         ("shop", {"endpoints": endpoints(path="/shopping")}, "CONTRACT", "endpoints.routes[0].path"),
     ],
 )
-def test_hello_beyond_the_grant_is_refused(
-    identity: str, change: dict[str, Any], code: str, field: str | None
-) -> None:
+def test_hello_beyond_the_grant_is_refused(identity: str, change: dict[str, Any], code: str, field: str | None) -> None:
     broker = MemoryBroker(MESH)
     peer = broker.connect(identity)
     peer.say("HELLO", **(hello(identity) | change))
@@ -100,7 +98,11 @@ def test_a_group_must_be_declared_and_joined(command: str, header: dict[str, Any
 
 @pytest.mark.parametrize(
     ("header", "field"),
-    [({"verb": "dance"}, "verb"), ({"verb": "dlq.list"}, "group"), ({"verb": "dlq.replay", "group": "bank"}, "subject")],
+    [
+        ({"verb": "dance"}, "verb"),
+        ({"verb": "dlq.list"}, "group"),
+        ({"verb": "dlq.replay", "group": "bank"}, "subject"),
+    ],
 )
 def test_a_wrong_admin_verb_is_named(header: dict[str, Any], field: str) -> None:
     answer = Client(MemoryBroker(MESH), "control").say("ADMIN", request="r-1", **header)[0]

@@ -125,6 +125,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self._reconnect()
         self._collect()
 
+    @precondition(lambda self: not self.broker.hold_commits)
     @rule(subject=SUBJECTS)
     def replay(self, subject: str) -> None:
         self.operator.ask("dlq.replay", group="bank", subject=subject)

@@ -1,7 +1,7 @@
 """Frames to commands and back. Pure: bytes in, structs out, or a WireError that names the field.
 
-    client -> broker   [ "A1" command ][ header JSON object ]( [ payload ] for PUB alone )
-    broker -> client   [ "A1" command ][ header JSON object ]( [ payload ] for MSG alone )
+client -> broker   [ "A1" command ][ header JSON object ]( [ payload ] for PUB alone )
+broker -> client   [ "A1" command ][ header JSON object ]( [ payload ] for MSG alone )
 """
 
 from __future__ import annotations

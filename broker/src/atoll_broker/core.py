@@ -438,4 +438,3 @@ class Core:
 
     def _jitter(self) -> float:
         return self._random.uniform(0.5, 1.0)
-

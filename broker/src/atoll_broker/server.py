@@ -35,6 +35,8 @@ RECEIVE_MAX: Final = 256  # messages a turn, so that time, sends and commits get
 TURN_SECONDS: Final = 0.02  # leases, backoffs and coalesced acks are this exact; also the net under the edge-trigger
 KEYS_SECONDS: Final = 1.0
 DRAIN_SECONDS: Final = 8.0
+# A client's libzmq drops what its program has not read yet when the connection goes (measured).
+FAREWELL_SECONDS: Final = 0.2
 NOTE_SECONDS: Final = 10.0
 NOTES_MAX: Final = 50
 
@@ -58,6 +60,7 @@ class Server:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._zmq: zmq.Context[Any] = zmq.Context()
         self._exit_code: int | None = None
+        self.serving = asyncio.Event()
         self._ended = asyncio.Event()
         self._draining = False
         self._flushed = asyncio.Event()
@@ -101,6 +104,7 @@ class Server:
         self._core = Core(self._mesh, self._storage, self._clock, SystemRandom(), self._note)
         self.endpoint = self._socket.bind(self._options.bus)
         self._why = ""
+        self.serving.set()
         self._logger.info(
             "serving",
             bus=self.endpoint,
@@ -239,6 +243,7 @@ class Server:
             self._logger.warning("drain timed out", seconds=DRAIN_SECONDS)
         self._core.farewell()
         self._guarded(self._send)()
+        await asyncio.sleep(FAREWELL_SECONDS)
         self._logger.info("stopped")
         self._ended.set()
 

@@ -226,9 +226,7 @@ class SqliteStorage:
 
 def _crc(event: StoredEvent) -> int:
     """Over every column, so that a bit that flips anywhere in the row is seen."""
-    head = (
-        f"{event.seq}\0{event.topic}\0{event.subject}\0{event.event_id}\0{event.producer}\0{event.pseq}\0{event.stored_ms}"
-    )
+    head = f"{event.seq}\0{event.topic}\0{event.subject}\0{event.event_id}\0{event.producer}\0{event.pseq}\0{event.stored_ms}"
     return zlib.crc32(event.body, zlib.crc32(head.encode()))
 
 
@@ -259,9 +257,7 @@ def _add_meta(connection: sqlite3.Connection, name: str, amount: int) -> int:
 def _insert_events(connection: sqlite3.Connection, events: list[StoredEvent]) -> None:
     if not events:
         return
-    rows = [
-        (e.seq, e.topic, e.subject, e.event_id, e.producer, e.pseq, e.stored_ms, _crc(e), e.body) for e in events
-    ]
+    rows = [(e.seq, e.topic, e.subject, e.event_id, e.producer, e.pseq, e.stored_ms, _crc(e), e.body) for e in events]
     connection.executemany(f"INSERT INTO events ({_EVENT_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)", rows)  # noqa: S608
     _count_topics(connection, Counter(event.topic for event in events))
     _set_meta(connection, next_seq=events[-1].seq + 1)

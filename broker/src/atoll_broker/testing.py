@@ -1,10 +1,10 @@
 """For tests of clients: the same core in memory with virtual time, and the real broker in a process of its own.
 
-    broker = MemoryBroker(mesh_text)                        async with RealBroker(tmp_path, mesh_text) as broker:
-    peer = broker.connect("orders")                             broker.endpoint, broker.keys("orders")
-    peer.send([b"A1HELLO", b"{…}"])                             await broker.kill(); await broker.restart()
-    peer.frames()      # what the broker answered
-    broker.advance(seconds=31)                              # leases end, nobody slept
+broker = MemoryBroker(mesh_text)                        async with RealBroker(tmp_path, mesh_text) as broker:
+peer = broker.connect("orders")                             broker.endpoint, broker.keys("orders")
+peer.send([b"A1HELLO", b"{…}"])                             await broker.kill(); await broker.restart()
+peer.frames()      # what the broker answered
+broker.advance(seconds=31)                              # leases end, nobody slept
 """
 
 from __future__ import annotations
