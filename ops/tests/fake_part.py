@@ -8,7 +8,6 @@ import socketserver
 import sys
 import time
 
-
 BEGAN = time.monotonic()
 
 

@@ -97,7 +97,9 @@ class System:
     def wait_running(self, name: str, *, not_pid: int | None = None) -> dict[str, Any]:
         """Wait until a part runs, under another pid than `not_pid`."""
         return poll_until(
-            f"{name} to run", lambda: self.part(name), lambda part: part["state"] == "running" and part["pid"] != not_pid
+            f"{name} to run",
+            lambda: self.part(name),
+            lambda part: part["state"] == "running" and part["pid"] != not_pid,
         )
 
     def kill_agent(self) -> int:

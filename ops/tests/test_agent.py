@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 
 import psutil
+from system import System, poll_until
+
 from atoll_ops import ports
 from atoll_ops.slots import Slot, SlotFiles
 from atoll_ops.state import State
-from system import System, poll_until
 
 
 def test_up_starts_every_part_and_says_so(system: System) -> None:

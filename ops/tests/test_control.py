@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import atoll
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+
+import atoll
 from atoll_ops import keys, sockets
 from atoll_ops.control.app import make_app
 from atoll_ops.state import State
@@ -45,8 +46,7 @@ class FakeAgent:
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         if request["do"] == "snapshot":
-            parts = [{"name": name, "instance": 1, "pid": 7, "state": "running", "why": ""} for name in ("orders", "auth")]
-            parts.append({"name": "sales", "instance": 1, "pid": None, "state": "stopped", "why": "by amy"})
+            parts = [_part("orders", 7, "running"), _part("auth", 8, "running"), _part("sales", None, "stopped")]
             return {"agent": {"state": "running", "pid": 1}, "as_of": time.time(), "parts": parts}
         if request["do"] == "act":
             self.acts.append(request)
@@ -54,6 +54,10 @@ class FakeAgent:
         known = next((act for act in self.acts if act["id"] == request["id"]), None)
         done = {"done": True, "ok": True, "state": "started", "text": "pid 8"}
         return {"operation": known | done if known else None}
+
+
+def _part(name: str, pid: int | None, state: str) -> dict[str, Any]:
+    return {"name": name, "instance": 1, "pid": pid, "state": state, "why": ""}
 
 
 class Control:
@@ -69,15 +73,16 @@ class Control:
         """An assertion as the gateway makes it."""
         now = int(time.time())
         claims: dict[str, Any] = {
-            "iss": "atoll-gateway", "sub": f"u-{role}", "aud": "control", "scope": SCOPES[role], "jti": os.urandom(8).hex(),
-            "iat": now, "nbf": now, "exp": now + 30, "typ": "assertion", "client_id": None,
+            "iss": "atoll-gateway", "sub": f"u-{role}", "aud": "control", "scope": SCOPES[role],
+            "jti": os.urandom(8).hex(), "iat": now, "nbf": now, "exp": now + 30, "typ": "assertion", "client_id": None,
         }  # fmt: skip
         return {"Atoll-Assertion": mint(Claims(**claims | changes), self.key)}
 
     async def act(self, role: str, path: str, key: str | None = None, **body: Any) -> tuple[int, Any]:
         """POST an act through the front."""
         headers = self.headers(role) | ({"Idempotency-Key": key} if key else {})
-        async with self.client.post(f"/ops/instances/{path}", json={"reason": "drill"} | body, headers=headers) as answer:
+        sent = {"reason": "drill"} | body
+        async with self.client.post(f"/ops/instances/{path}", json=sent, headers=headers) as answer:
             return answer.status, await answer.json(content_type=None)
 
     async def get(self, role: str, path: str) -> tuple[int, Any]:
@@ -241,14 +246,18 @@ async def test_the_local_socket_needs_no_token_and_is_audited_by_uid(control: Co
 
 async def test_the_local_socket_refuses_another_user(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sockets, "peer_uid", lambda _: 4711)
-    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(control.run / "control.sock"))) as session:
-        async with session.get("http://local/ops/snapshot") as answer:
-            assert answer.status == 403
+    connector = aiohttp.UnixConnector(str(control.run / "control.sock"))
+    async with (
+        aiohttp.ClientSession(connector=connector) as session,
+        session.get("http://local/ops/snapshot") as answer,
+    ):
+        assert answer.status == 403
 
 
 async def test_a_failed_replay_is_recorded_as_such(control: Control) -> None:
     headers = control.headers("operator")
-    async with control.client.post("/ops/dlq/replay", json={"group": "orders", "reason": "r"}, headers=headers) as answer:
+    sent = {"group": "orders", "reason": "r"}
+    async with control.client.post("/ops/dlq/replay", json=sent, headers=headers) as answer:
         assert answer.status == 503
     records = await _audited(control, 1)
     assert records[0]["act"] == "dlq.replay"

@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+
 from atoll_ops.demo import mapping
 from atoll_ops.errors import OperationError
 
@@ -25,7 +26,7 @@ def test_the_sample_has_one_of_everything() -> None:
 
 
 def test_the_real_day_adds_up() -> None:
-    """279 orders, 29 returns and 2 write-offs of 1 December 2010; holds wherever that file lies beside the repository."""
+    """279 orders, 29 returns, 2 write-offs of 1 December 2010; holds where that file lies beside the repository."""
     if REAL.exists():
         assert mapping.expected(mapping.read(REAL)) == mapping.Expected(279, 29, 2, 47885, Decimal("104842.84"))
 
@@ -70,7 +71,7 @@ def test_a_write_off_adjusts_stock_and_sells_nothing() -> None:
 
 
 def test_lines_of_an_invoice_need_not_be_neighbours() -> None:
-    invoices = _parse("1,A,,1,2010-12-01T08:26:00Z,1,,UK", "2,B,,1,2010-12-01T08:26:00Z,1,,UK", "1,C,,1,2010-12-01T08:26:00Z,1,,UK")
+    invoices = _parse(*(f"{number},A,,1,2010-12-01T08:26:00Z,1,,UK" for number in (1, 2, 1)))
     assert [(one.number, len(one.lines)) for one in invoices] == [("1", 2), ("2", 1)]
 
 

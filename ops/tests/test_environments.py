@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from atoll_ops import environments
 from atoll_ops.environments import Environment, Workshop
 from atoll_ops.errors import EnvironmentFailedError

@@ -12,8 +12,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Everything that the launcher itself reads; the environment is a fake that prints its arguments.
-_SOURCES = ("ops/src", "ops/pyproject.toml", "ops/pins.txt", "ops/local.txt", "sdk/atoll/src", "sdk/atoll/pyproject.toml",
-            "sdk/atoll-token/src", "sdk/atoll-token/pyproject.toml")  # fmt: skip
+_SOURCES = (
+    *("ops/src", "ops/pyproject.toml", "ops/pins.txt", "ops/local.txt"),
+    *("sdk/atoll/src", "sdk/atoll/pyproject.toml", "sdk/atoll-token/src", "sdk/atoll-token/pyproject.toml"),
+)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from atoll_ops import keys, mesh, ports
 from atoll_ops.errors import MeshError, OperationError, PortTakenError
 from atoll_ops.launch import Plan, command, variables

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from system import FAKE_PART
+
 from atoll_ops import instance as supervision
 from atoll_ops import mesh, ports, suites
 from atoll_ops.instance import Instance
@@ -18,7 +21,6 @@ from atoll_ops.launch import LOG_BYTES_MAX, Plan
 from atoll_ops.operations import ActRefusedError, Operations
 from atoll_ops.slots import Slot
 from atoll_ops.state import State
-from system import FAKE_PART
 
 Make = Callable[..., Instance]
 
@@ -42,10 +44,14 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
     for instance, task in made:
         instance.wanted = False
         instance.kill_now()
-        await _until("its end", lambda instance=instance: instance.process is None)
+        await _until("its end", functools.partial(_has_no_process, instance))
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+def _has_no_process(instance: Instance) -> bool:
+    return instance.process is None
 
 
 async def _until(what: str, holds: Callable[[], Any], seconds: float = 10) -> None:

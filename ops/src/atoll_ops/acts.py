@@ -79,7 +79,7 @@ def _ask_control(state: State, act: str, slot: Slot, reason: str, seconds: float
             if not began:
                 raise
             if time.monotonic() > deadline:
-                raise OperationError("control died before it answered; `./atoll status` shows what came of it") from down
+                raise OperationError("control died before it answered; see what came of it: ./atoll status") from down
             time.sleep(_LOOK_EVERY_SECONDS)
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from decimal import Decimal
 from importlib import resources
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -26,6 +29,7 @@ SETTLE_SECONDS_MAX = 600.0
 _LOOK_EVERY_SECONDS = 0.25
 _STABLE_LOOKS = 2  # with the bus known to be empty
 _STABLE_LOOKS_BLIND = 12  # three seconds, without
+_COLLECTOR_SECONDS = 0.5
 _PENNY = Decimal("0.01")
 
 Sold = tuple[int, int, Decimal]
@@ -106,7 +110,7 @@ def _progress(total: int) -> Iterator[Advance]:
             task = bar.add_task("sending", total=total)
             yield _Counter(lambda _: bar.advance(task))
     else:
-        step = max(1, total // 10)
+        step = max(1, -(-total // 10))
         yield _Counter(lambda count: console.say("sending", f"{count} of {total}") if count % step == 0 else None)
 
 
@@ -188,16 +192,30 @@ def _money(amount: Decimal) -> str:
 
 @contextlib.contextmanager
 def _traced(state: State) -> Iterator[None]:
-    """Spans of the demo's own requests go where the system's go, as service `demo`."""
-    import atoll
-
+    """Spans of the demo's own requests go where the system's go, as service `demo`, if anybody takes them there."""
     system = state.read_system()
     if system is not None:
         os.environ.setdefault("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{system.ports.otlp_http}")
         os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
+    if not _collector_listens(os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")):
+        yield
+        return
+    import atoll
+
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # a lost span is no news for whoever waits for sums
     options = atoll.Options(slot="demo/1", host="127.0.0.1", port=0, data=state.data, keys=state.keys, bus="")
     atoll.telemetry.start(options)
     try:
         yield
     finally:
         atoll.telemetry.shutdown(timeout_seconds=2.0)
+
+
+def _collector_listens(endpoint: str) -> bool:
+    """Whether a connection to the collector can be made at all; without one, its retries would only cost seconds."""
+    address = urlsplit(endpoint)
+    try:
+        with socket.create_connection((address.hostname or "", address.port or 4318), _COLLECTOR_SECONDS):
+            return True
+    except OSError:
+        return False
