@@ -37,13 +37,17 @@ def move(tx: atoll.Transaction, kind: Movement, reference: str, lines: Sequence[
     """Applies the lines, whose quantities are signed, one movement each. The caller has checked that none overdraws."""
     for line in lines:
         promised = -line.quantity if kind in (Movement.RESERVED, Movement.RELEASED) else 0
+        # Two statements: an upsert checks the row that it would insert even where it updates another.
         tx.execute(
-            "INSERT INTO stock (sku, opening, available, reserved) VALUES (?1, ?2, ?2 + ?3, ?4)"
-            " ON CONFLICT (sku) DO UPDATE SET available = available + ?3, reserved = reserved + ?4",
+            "INSERT INTO stock (sku, opening, available, reserved) VALUES (?1, ?2, ?2, 0) ON CONFLICT DO NOTHING",
             line.sku,
             opening,
+        )
+        tx.execute(
+            "UPDATE stock SET available = available + ?, reserved = reserved + ? WHERE sku = ?",
             line.quantity,
             promised,
+            line.sku,
         )
         tx.execute(
             "INSERT INTO movements (kind, reference, line, sku, quantity, reason) VALUES (?, ?, ?, ?, ?, ?)",
