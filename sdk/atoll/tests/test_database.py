@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import sqlite3
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,6 +90,31 @@ async def test_a_failed_commit_fails_every_work_of_the_group(options: atoll.Opti
     assert await _notes(database) == []
     assert await database.write(_add("next")) == 1, "a broken constraint is no broken disk"
     await database.close()
+
+
+async def test_a_failed_fsync_seals_the_database(database: atoll.Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(connection: sqlite3.Connection, events: object) -> None:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+        raise error
+
+    told: list[atoll.StorageError] = []
+    database.on_failure = told.append
+    monkeypatch.setattr("atoll._outbox.append", fail)
+    with pytest.raises(atoll.StorageError, match="disk I/O error"):
+        await database.write(_add("a"))
+    monkeypatch.undo()
+    with pytest.raises(atoll.StorageError):
+        await database.write(_add("b"))
+    assert told
+    assert database.failure is not None
+    assert await _notes(database) == []
+
+
+async def test_a_work_that_would_exit_does_not_take_the_writer_with_it(database: atoll.Database) -> None:
+    with pytest.raises(atoll.AtollError, match="SystemExit"):
+        await database.write(lambda tx: sys.exit(3))
+    assert await database.write(_add("a")) == 1
 
 
 def _open_elsewhere(path: Path, migrations: Path, answer: multiprocessing.Queue[str]) -> None:

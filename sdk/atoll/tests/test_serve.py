@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -135,6 +136,17 @@ async def test_a_second_process_on_the_database_ends_with_75(tmp_path: Path, bro
         assert await second.exit_code() == 75
 
 
+async def test_a_disk_that_fails_ends_the_process_with_74(tmp_path: Path, broker: RealBroker) -> None:
+    async with Process(tmp_path, "orders", broker) as orders:
+        assert orders.process is not None
+        # A write beyond the limit fails with EFBIG, which SQLite reports as an I/O error.
+        resource.prlimit(orders.process.pid, resource.RLIMIT_FSIZE, (150_000, 150_000))
+        with pytest.raises((urllib.error.HTTPError, ConnectionError)):
+            await asyncio.to_thread(lambda: [orders.call("/orders/notes", {"text": "x" * 900}) for _ in range(400)])
+        assert await orders.exit_code() == 74
+    assert "service.db: " in orders.log.read_text()
+
+
 async def test_a_request_becomes_an_effect_elsewhere_and_both_stop_cleanly(tmp_path: Path, broker: RealBroker) -> None:
     async with Process(tmp_path, "orders", broker) as orders, Process(tmp_path, "payments", broker) as payments:
         for i in range(20):
@@ -174,9 +186,9 @@ def collector() -> Iterator[tuple[str, list[Any]]]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             sent = ExportTraceServiceRequest.FromString(self.rfile.read(int(self.headers["Content-Length"])))
-            for resource in sent.resource_spans:
-                names = {one.key: one.value.string_value for one in resource.resource.attributes}
-                for scope in resource.scope_spans:
+            for source in sent.resource_spans:
+                names = {one.key: one.value.string_value for one in source.resource.attributes}
+                for scope in source.scope_spans:
                     spans.extend((names["service.name"], span) for span in scope.spans)
             self.send_response(200)
             self.end_headers()

@@ -43,6 +43,8 @@ T = TypeVar("T")
 
 WORKS_QUEUED_MAX = 4096
 """Writes that may wait for the writer thread; more are refused with OverloadedError."""
+READS_QUEUED_MAX = 4096
+"""The same for the reader thread."""
 GROUP_WORKS_MAX = 256
 """Works in one commit: enough that fsync no longer dominates, small enough that nobody waits long for a neighbour."""
 _PAGES_BEFORE_CHECKPOINT = 4000
@@ -205,9 +207,14 @@ class Database:
         return await future
 
     async def read(self, work: Callable[[Reader], T]) -> T:
-        """Runs `work` on the reader thread over one consistent snapshot of what is committed."""
+        """Runs `work` on the reader thread over one consistent snapshot of what is committed.
+
+        Raises what the work raises, or OverloadedError.
+        """
         if not self._open:
             raise AtollError(f"{self.path.name} is not open")
+        if self._reads.qsize() >= READS_QUEUED_MAX:
+            raise OverloadedError(f"{READS_QUEUED_MAX} reads wait already")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
@@ -299,7 +306,7 @@ class Database:
                 outcomes.append(self._run_work(connection, work, appended))
             _outbox.append(connection, appended)
             connection.execute("COMMIT")
-        except Exception as error:
+        except BaseException as error:
             failure = self._group_failed(connection, error)
             return [Outcome(None, failure)] * len(works), False
         return outcomes, bool(appended)
@@ -309,24 +316,24 @@ class Database:
         connection.execute("SAVEPOINT work")
         try:
             value = work(transaction)
-        except Exception as error:
+        except BaseException as error:  # a SystemExit in a handler must not end the writer thread and hang everybody
             if not connection.in_transaction:  # a full disk or an I/O error rolls back everything by itself
                 raise
             connection.execute("ROLLBACK TO work")
             connection.execute("RELEASE work")
-            return Outcome(None, error)
+            return Outcome(None, error if isinstance(error, Exception) else AtollError(f"the work raised {error!r}"))
         finally:
             transaction._end()
         connection.execute("RELEASE work")
         appended.extend(transaction._appended)
         return Outcome(value, None)
 
-    def _group_failed(self, connection: sqlite3.Connection, error: Exception) -> Exception:
+    def _group_failed(self, connection: sqlite3.Connection, error: BaseException) -> Exception:
         if connection.in_transaction:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
         if not isinstance(error, sqlite3.Error):
-            return error
+            return error if isinstance(error, Exception) else AtollError(f"a work raised {error!r}")
         failure = StorageError(f"{self.path.name}: {error}")
         failure.__cause__ = error
         if _primary_code(error) in _FATAL_CODES:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import random
+import sqlite3
 from collections import deque
 from typing import NamedTuple
 
@@ -145,7 +146,7 @@ class Relay:
             try:
                 while await self._send_some():
                     pass
-            except (AtollError, OSError) as error:
+            except (AtollError, sqlite3.Error) as error:
                 _log.warning("the relay could not read the outbox", error=str(error))
                 await asyncio.sleep(_RETRY_SECONDS)
                 self._bell.set()

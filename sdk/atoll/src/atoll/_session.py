@@ -208,11 +208,19 @@ class Session:
         failures = 0
         while True:
             sessions = self.sessions
-            why = await self._one(connector)
+            why = await self._guarded_one(connector)
             failures = 0 if self.sessions > sessions else failures + 1
             self._note_down(why)
             limit = REFUSED_BACKOFF_SECONDS if self._refused else min(BACKOFF_SECONDS_MAX, 0.1 * 2**failures)
             await asyncio.sleep(random.uniform(0, limit))  # noqa: S311 - jitter, no secret
+
+    async def _guarded_one(self, connector: Connector) -> str:
+        """A session's own bug, or no file descriptor left for its socket, is the end of that session alone."""
+        try:
+            return await self._one(connector)
+        except Exception as error:
+            _log.exception("the session failed")
+            return f"{type(error).__name__}: {error}"[:200]
 
     async def _one(self, connector: Connector) -> str:
         """Opens a session and keeps it; returns why it ended."""
@@ -288,6 +296,10 @@ class Session:
             _log.error("the broker sent what is not wire 1", error=str(error)[:500])
             if not ended.done():
                 ended.set_result(f"the broker sent what is not wire 1: {error}"[:200])
+        except Exception as error:  # a part's bug: going on could leave it waiting for what it failed to note
+            _log.exception("a part of the session failed", command=bytes(frames[0]))
+            if not ended.done():
+                ended.set_result(f"a part failed: {type(error).__name__}")
 
     def _dispatch(
         self, transport: Transport, ended: asyncio.Future[str], message: wire.Incoming | None, frames: list[bytes]

@@ -49,11 +49,12 @@ def idempotent(tx: Transaction, request: web.Request, body_hash: str, effect: Ca
     key = key_of(request)
     if key is None:
         return effect()
-    subject = request[SUBJECT]
+    subject = request.get(SUBJECT, "")
+    body_hash = f"{request.method} {request.path} {body_hash}"  # the key on another route is another request
     stored = tx.one("SELECT * FROM atoll_idempotency WHERE subject = ? AND key = ?", subject, key)
     if stored is not None and stored["expires_at"] > time.time():
         if stored["body_hash"] != body_hash:
-            raise Problem(422, "idempotency_key_reused", f"This {HEADER} was used with another body")
+            raise Problem(422, "idempotency_key_reused", f"This {HEADER} was used for another request")
         headers = {**msgspec.json.decode(stored["headers"], type=dict[str, str]), "Idempotency-Replayed": "true"}
         return Answer(stored["status"], msgspec.Raw(stored["body"]), headers)
     answer = effect()
