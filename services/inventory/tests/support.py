@@ -9,9 +9,9 @@ from typing import Any
 import jsonschema_rs
 import msgspec
 import zmq
-from atoll_token import Claims, SigningKey, mint
 
 import atoll
+from atoll_token import Claims, SigningKey, mint
 
 PROJECT = Path(__file__).parents[1]
 NAME = PROJECT.name
@@ -45,9 +45,8 @@ class Bus:
 
     async def published(self) -> list[tuple[str, str, dict[str, Any]]]:
         """(topic, subject, data) of what was published since the last call."""
-        rows = await self.database.read(
-            lambda reader: reader.all("SELECT pseq, topic, event FROM atoll_outbox WHERE pseq > ? ORDER BY pseq", self._read)
-        )
+        sql = "SELECT pseq, event FROM atoll_outbox WHERE pseq > ? ORDER BY pseq"
+        rows = await self.database.read(lambda reader: reader.all(sql, self._read))
         self._read = rows[-1]["pseq"] if rows else self._read
         events = [msgspec.json.decode(row["event"]) for row in rows]
         for event in events:

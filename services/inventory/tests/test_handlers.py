@@ -27,7 +27,8 @@ async def every_unit_is_accounted_for(bus: Bus) -> Any:
     wrong = await bus.count(
         "SELECT count(*) FROM stock s WHERE available <> opening +"
         " (SELECT coalesce(sum(quantity), 0) FROM movements m WHERE m.sku = s.sku) OR reserved <>"
-        " -(SELECT coalesce(sum(quantity), 0) FROM movements m WHERE m.sku = s.sku AND kind IN ('reserved', 'released'))"
+        " (SELECT coalesce(-sum(quantity), 0) FROM movements m"
+        " WHERE m.sku = s.sku AND kind IN ('reserved', 'released'))"
     )
     assert wrong == 0
 

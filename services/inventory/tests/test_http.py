@@ -1,7 +1,6 @@
 """The HTTP face, as the gateway calls it; the broker is away."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -42,11 +41,11 @@ class Shop:
 
 
 @pytest.fixture
-async def shop(tmp_path: Path, aiohttp_client: AiohttpClient) -> AsyncIterator[Shop]:
+async def shop(tmp_path: Path, aiohttp_client: AiohttpClient) -> Shop:
     gateway = Gateway()
     app = app_module.make_app(options(tmp_path, gateway), Settings(opening_stock=100))
     client = await aiohttp_client(app)
-    yield Shop(client, gateway, Bus(app[routes.DATABASE], subscriptions(opening_stock=100)))
+    return Shop(client, gateway, Bus(app[routes.DATABASE], subscriptions(opening_stock=100)))
 
 
 async def test_a_sku_that_never_moved_has_the_opening_stock(shop: Shop) -> None:
@@ -88,7 +87,8 @@ async def test_a_reference_with_other_lines_is_refused(shop: Shop) -> None:
 
 
 async def test_a_write_off_below_zero_changes_nothing_and_names_its_line(shop: Shop) -> None:
-    lines = [BODY["lines"][1], {"sku": "A", "quantity": -60, "reason": "lost"}, {"sku": "A", "quantity": -41, "reason": "lost"}]
+    lost = [{"sku": "A", "quantity": -quantity, "reason": "lost"} for quantity in (60, 41)]
+    lines = [BODY["lines"][1], *lost]
     code, problem = await shop.adjust({"reference": "r", "lines": lines})
     assert (code, problem["code"], problem["field"]) == (409, "stock_too_small", "lines[2].quantity")
     assert await shop.bus.count("SELECT count(*) FROM movements") == 0

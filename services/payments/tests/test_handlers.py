@@ -13,7 +13,12 @@ from atoll_payments.handlers import subscriptions
 PLACED, CANCELLED = "orders.order.placed.v1", "orders.order.cancelled.v1"
 RESERVED, RETURNED = "inventory.stock.reserved.v1", "orders.return.received.v1"
 CAPTURED, DECLINED, REFUNDED = (f"payments.payment.{what}.v1" for what in ("captured", "declined", "refunded"))
-DATA: dict[str, dict[str, Any]] = {PLACED: {"total": "35.64"}, CANCELLED: {}, RESERVED: {}, RETURNED: {"total": "27.50"}}
+DATA: dict[str, dict[str, Any]] = {
+    PLACED: {"total": "35.64"},
+    CANCELLED: {},
+    RESERVED: {},
+    RETURNED: {"total": "27.50"},
+}
 
 
 async def deliver(bus: Bus, *topics: str) -> None:

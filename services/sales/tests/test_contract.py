@@ -1,5 +1,6 @@
 """The files in contract/ are what the code says and does."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -25,3 +26,11 @@ def test_no_schema_file_is_left_over() -> None:
 def test_every_consumed_topic_has_a_handler_of_its_type() -> None:
     handled = {subscription.topic: subscription.data_type for subscription in events}
     assert handled == messages.CONSUMES
+
+
+def test_only_the_handlers_can_write() -> None:
+    importing = re.compile(r"^\s*(from|import) .*\bledger\b", re.MULTILINE)
+    source = Path(contract.__file__).parent
+    assert [path.name for path in source.glob("*.py") if importing.search(path.read_text(encoding="utf-8"))] == [
+        "handlers.py"
+    ]

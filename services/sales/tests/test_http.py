@@ -1,6 +1,5 @@
 """The HTTP face, as the gateway calls it; the broker is away."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,11 @@ class Shop:
 
 
 @pytest.fixture
-async def shop(tmp_path: Path, aiohttp_client: AiohttpClient) -> AsyncIterator[Shop]:
+async def shop(tmp_path: Path, aiohttp_client: AiohttpClient) -> Shop:
     gateway = Gateway()
     app = app_module.make_app(options(tmp_path, gateway))
     client = await aiohttp_client(app)
-    yield Shop(client, gateway, Bus(app[routes.DATABASE], handlers.events))
+    return Shop(client, gateway, Bus(app[routes.DATABASE], handlers.events))
 
 
 def order(*skus: str) -> dict[str, Any]:

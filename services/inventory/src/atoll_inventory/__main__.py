@@ -11,14 +11,11 @@ from atoll_inventory.settings import Settings
 def main() -> None:
     try:
         options = atoll.Options.from_environment()
-        atoll.logs.configure(options)
         app = make_app(options, Settings.from_environment())
     except atoll.FatalError as error:
         print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
-    atoll.telemetry.start(options)
+        raise SystemExit(error.exit_code) from None
     atoll.web.serve(app, options)
-    atoll.telemetry.shutdown()
 
 
 if __name__ == "__main__":
