@@ -171,3 +171,17 @@ def test_at_the_bound_the_group_stands_still_and_says_so() -> None:
     operator = Operator(broker)
     operator.ask("dlq.replay", group="bank", subject="a")
     assert numbers(consumer.take()) == [1, 3]
+
+
+def test_a_replayed_letter_above_the_floor_is_not_delivered_again_after_a_restart(broker: MemoryBroker) -> None:
+    shop, consumer, operator = Shop(broker), Consumer(broker), Operator(broker)
+    shop.publish(event(1, "slow"), event(2, "a"), event(3, "a"))
+    _, poison = consumer.take()
+    consumer.term(poison)
+    operator.ask("dlq.replay", group="bank", subject="a")
+    for _ in range(2):
+        consumer.ack(*consumer.take())
+    consumer.wait(0.2)
+    broker.restart()
+    assert Operator(broker).group()["lag"] == 1
+    assert numbers(Consumer(broker).take()) == [1]

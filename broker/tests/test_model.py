@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from atoll_broker.storage_memory import MemoryStorage
 from atoll_broker.testing import MemoryBroker
 
 SMALL = MESH + "window_events_max = 6\ncache_bytes_max = 2048\n"
@@ -29,6 +30,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.acked: set[int] = set()
         self.out: dict[int, list[dict[str, Any]]] = {1: [], 2: []}  # what each member holds
         self.fences: set[int] = set()
+        self.durable: set[int] = set()  # acks seen on disk
         self._reconnect()
 
     def _reconnect(self) -> None:
@@ -111,17 +113,22 @@ class BrokerMachine(RuleBasedStateMachine):
         self.members[number] = self._member(number)
         self._collect()
 
+    def _kept_acks(self) -> set[int]:
+        """The acks that are on disk. They may lag behind what was acked, and never run ahead of it."""
+        storage = self.broker.storage
+        assert isinstance(storage, MemoryStorage)
+        finished = {seq for seq in storage.events if seq <= storage.floors["bank"]} | storage.acked.get("bank", set())
+        letters = {seq for group, seq in storage.letters if group == "bank"}
+        kept = {storage.events[seq].pseq for seq in finished - letters}
+        assert kept <= self.acked, "the disk ran ahead of what was acked"
+        return kept
+
     @rule()
     def broker_restarts(self) -> None:
         """What was neither committed nor acked is sent again by the outbox; acks not flushed may be forgotten."""
         self.broker.restart()
         self.broker.hold_commits = False
-        floor_acked = self.broker.storage.acked.get("bank", set())  # type: ignore[attr-defined]
-        floor = self.broker.storage.floors["bank"]  # type: ignore[attr-defined]
-        kept = {n for seq, (n, _) in enumerate(self.published, 1) if seq <= floor or seq in floor_acked}
-        dead = {letter.seq for letter, _ in self.broker.storage.letters.values()}  # type: ignore[attr-defined]
-        assert kept <= self.acked | {self.published[seq - 1][0] for seq in dead if seq <= len(self.published)}
-        self.acked &= kept
+        self.acked &= self._kept_acks()
         self._reconnect()
         self._collect()
 
@@ -141,6 +148,12 @@ class BrokerMachine(RuleBasedStateMachine):
             assert entry.seq == min(waiting)
 
     @invariant()
+    def an_ack_that_reached_the_disk_is_never_forgotten(self) -> None:
+        kept = self._kept_acks()
+        assert self.durable <= kept
+        self.durable = kept
+
+    @invariant()
     def lag_counts_what_is_neither_acked_nor_dead(self) -> None:
         core = self.broker.core
         group = core.groups["bank"]
@@ -154,7 +167,6 @@ class BrokerMachine(RuleBasedStateMachine):
             return
         self.broker.restart()
         self.broker.hold_commits = False
-        self.acked &= {n for n, _ in self.published}
         broker = self.broker
         consumer, operator = Consumer(broker), Operator(broker)
         for subject in ("a", "b", "c"):

@@ -417,9 +417,9 @@ class Group:
 
     def _finish(self, entry: Entry) -> None:
         if entry.replay:
+            # Its row was what said that it needs no reading again; above the floor the ack must say so from now on.
             self._context.journal.letter(LetterDrop(self.name, entry.seq))
-        else:
-            self._just_acked.append(entry.seq)
+        self._just_acked.append(entry.seq)
         self._finish_entry(entry)
 
     def _finish_entry(self, entry: Entry) -> None:

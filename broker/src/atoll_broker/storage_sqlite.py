@@ -226,7 +226,8 @@ class SqliteStorage:
 
 def _crc(event: StoredEvent) -> int:
     """Over every column, so that a bit that flips anywhere in the row is seen."""
-    head = f"{event.seq}\0{event.topic}\0{event.subject}\0{event.event_id}\0{event.producer}\0{event.pseq}\0{event.stored_ms}"
+    place = f"{event.seq}\0{event.pseq}\0{event.stored_ms}\0{event.producer}"
+    head = f"{place}\0{event.topic}\0{event.subject}\0{event.event_id}"
     return zlib.crc32(event.body, zlib.crc32(head.encode()))
 
 
