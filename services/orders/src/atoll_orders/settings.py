@@ -21,16 +21,16 @@ class Settings(msgspec.Struct, frozen=True):
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
         """Reads `ORDERS_SAGA_DEADLINE_SECONDS`. Raises ConfigurationError naming it and what was expected."""
-        text = environ.get("ORDERS_SAGA_DEADLINE_SECONDS", "").strip()
-        if not text:
+        seconds_text = environ.get("ORDERS_SAGA_DEADLINE_SECONDS", "").strip()
+        if not seconds_text:
             return cls()
         try:
-            seconds = float(text)
+            seconds = float(seconds_text)
         except ValueError:
             seconds = math.nan
         if not SAGA_DEADLINE_SECONDS_MIN <= seconds <= SAGA_DEADLINE_SECONDS_MAX:
             raise atoll.ConfigurationError(
-                f"ORDERS_SAGA_DEADLINE_SECONDS is {text!r}:"
+                f"ORDERS_SAGA_DEADLINE_SECONDS is {seconds_text!r}:"
                 f" expected seconds, {SAGA_DEADLINE_SECONDS_MIN:g} to {SAGA_DEADLINE_SECONDS_MAX:g}"
             )
         return cls(seconds)
