@@ -1,1 +1,1 @@
-"""Durable, authenticated publish/subscribe broker on one ZeroMQ ROUTER."""
+"""Durable, authenticated publish/subscribe broker on one ZeroMQ ROUTER. Clients' tests use `atoll_broker.testing`."""

@@ -39,7 +39,6 @@ Delivery = tuple[Count, Count]
 Deliveries = Annotated[list[Delivery], Meta(max_length=4096)]
 
 WATCH_KINDS = ("registry", "keys", "revocations")
-PUT_KINDS = ("keys", "revocations")
 
 
 class Header(msgspec.Struct, gc=False):

@@ -36,6 +36,8 @@ def read_key(path: Path) -> bytes:
 
 def read_allow_list(directory: Path) -> AllowList:
     """Raises ConfigurationError for a file that is not a key, or a key that two identities share."""
+    if not directory.is_dir():
+        raise ConfigurationError("ATOLL_KEYS: expected a directory clients/ with <identity>.public in it")
     user_ids: dict[bytes, str] = {}
     identities: dict[str, str] = {}
     for path in sorted(directory.glob("*.public")):

@@ -7,7 +7,6 @@ StorageFailedError, after which the storage is not used again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -143,7 +142,3 @@ class Storage(Protocol):
         """Those not being replayed, with seq > after, in order."""
 
     def close(self) -> None: ...
-
-
-def check_consecutive(after: int, events: Sequence[StoredEvent]) -> bool:
-    return all(event.seq == after + 1 + index for index, event in enumerate(events))
