@@ -34,7 +34,7 @@ PARALLEL_MAX = 2
 #: What uv and pip say when nobody answers: one cause, many wordings.
 _NO_REGISTRY = re.compile(
     r"dns error|failed to lookup address|Connection refused|client error \(Connect\)|timed out|Network is unreachable"
-    r"|Network connectivity is disabled|Failed to fetch|error sending request|operation timed out",
+    r"|Network connectivity is disabled|not found in the cache|Failed to fetch|error sending request|operation timed out",
     re.IGNORECASE,
 )
 
@@ -195,7 +195,7 @@ def _cause(output: str) -> str:
     """The one line of an installer's output that says why."""
     if _NO_REGISTRY.search(output):
         return "the package registry cannot be reached; check the network, a proxy, or UV_DEFAULT_INDEX"
-    lines = [re.sub(r"^[\s×│├─▶╰]*(error: )?", "", line) for line in output.splitlines() if line.strip()]
+    lines = [re.sub(r"^[\s×│├─▶╰]*((error|cause): )?", "", line) for line in output.splitlines() if line.strip()]
     telling = [line for line in lines if re.search(r"fail|mismatch|no solution|not found|invalid|unsatisf", line, re.I)]
     return (telling or lines or ["the installer said nothing"])[-1]
 

@@ -31,6 +31,7 @@ DRAIN_SECONDS = 10.0  # after SIGTERM: what the process contract allows for a dr
 INSIST_SECONDS = 5.0  # after a second SIGTERM; then SIGKILL
 PAUSE_SECONDS_DEFAULT = 60.0
 PAUSE_SECONDS_MAX = 900.0
+SETTLED_AFTER_SECONDS = 0.5  # a SIGSTOP that was just sent may not show yet: that is no resumption
 BACKOFF_SECONDS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 FORGIVEN_AFTER_SECONDS = 5.0  # a process that lived this long was no failed start
 CRASH_LOOP_FROM = 4
@@ -56,6 +57,7 @@ class Instance:
         self.failures = 0  # deaths in a row of processes that died young
         self.exits: list[Exit] = []
         self.paused_until: float | None = None
+        self._paused_at = 0.0  # monotonic
         self.acting = asyncio.Lock()  # one operation on a slot at a time
         self._plan = plan
         self._report = report
@@ -140,6 +142,8 @@ class Instance:
         if self.paused_until is not None:
             if time.time() >= self.paused_until:
                 self.resume_now("its time was up")
+            elif time.monotonic() - self._paused_at > SETTLED_AFTER_SECONDS and not is_stopped(process.pid):
+                self.resume_now("by a signal from outside")
             return
         if is_stopped(process.pid):  # by a signal from elsewhere: treated as a pause, so that it ends
             self._pause_until(time.time() + PAUSE_SECONDS_DEFAULT)
@@ -261,7 +265,7 @@ class Instance:
         self._report("resumed", self.slot, why=why)
 
     def _pause_until(self, when: float) -> None:
-        self.paused_until = when
+        self.paused_until, self._paused_at = when, time.monotonic()
         self._save()  # before the signal: an agent that dies in between leaves a limit, not a stopped process
 
     # ---- what it is ----------------------------------------------------------------------------------------------

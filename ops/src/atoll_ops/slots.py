@@ -104,9 +104,11 @@ def _born_without_proc(pid: int) -> str | None:
 
 def is_stopped(pid: int) -> bool:
     """Whether a process stands still under SIGSTOP."""
+    import psutil
+
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
-    except OSError:
+        return str(psutil.Process(pid).status()) == psutil.STATUS_STOPPED
+    except psutil.Error:
         return False
 
 

@@ -22,6 +22,8 @@ from atoll_ops.environments import Environment, Workshop
 from atoll_ops.errors import OperationError
 
 PARALLEL_MAX = 2
+#: Begins a line that a suite wants repeated although it passed: a time beside its promise, a seed.
+MARK = "» "
 SUITE_SECONDS_MAX = 1800.0
 _ENDING_SECONDS = 30.0  # a suite that is interrupted takes its systems down first
 _LOOK_EVERY_SECONDS = 0.05
@@ -104,6 +106,7 @@ class _Plan:
         if _has_import_rules(self.root):
             sources = os.pathsep.join(str(project / "src") for project in self.projects)
             yield Suite("imports", (str(tools / "lint-imports"),), self.root, variables={"PYTHONPATH": sources})
+        yield self._types_of_tests(tools)
         for project in self.projects:
             yield self._types(project, tools)
             if any((project / "tests").rglob("test_*.py")):
@@ -117,6 +120,12 @@ class _Plan:
             "--python-executable", str(python), "src", "tests",
         )  # fmt: skip
         return Suite(f"types {project.name}", command, project)
+
+    def _types_of_tests(self, tools: Path) -> Suite:
+        """What spans parts imports no product code, so it is checked against the tools' environment."""
+        cache = self.root / ".atoll" / "cache" / "mypy" / "tests"
+        command = (str(tools / "mypy"), "--strict", "--cache-dir", str(cache), "tests")
+        return Suite("types tests", command, self.root)
 
     def tests_of(self, project: Path, arguments: Sequence[str]) -> Suite:
         python = self.workshop.python(Environment.of(project, tests=True).name)
@@ -185,8 +194,10 @@ class _Running:
         count = counted(self.suite, self.process.returncode)
         seconds = time.monotonic() - self.began
         console.say(self.suite.title, f"{count}  {seconds:.1f} s")
-        if count.failed:
-            print(self.log.read_text(errors="replace"), flush=True)
+        said = self.log.read_text(errors="replace")
+        shown = said if count.failed else "\n".join(line for line in said.splitlines() if line.startswith(MARK))
+        if shown:
+            print(shown, flush=True)
         return count
 
 
@@ -270,7 +281,9 @@ def _from_junit(path: Path) -> Count:
 
 
 def _variables(suite: Suite) -> dict[str, str]:
-    """The caller's environment less our own words: a test decides itself what a part is told."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("ATOLL_")}
+    """The caller's environment less our own words: a test decides itself what a part is told. A seed is the caller's."""
+    kept = {
+        name: value for name, value in os.environ.items() if name == "ATOLL_SEED" or not name.startswith("ATOLL_")
+    }
     return kept | {"PYTHONDONTWRITEBYTECODE": "1"} | suite.variables
 
