@@ -6,17 +6,19 @@ import os
 import platform
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def machine() -> str:
     """One line about where this was measured."""
     model = "unknown processor"
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as info:
-            model = next(line.split(":", 1)[1].strip() for line in info if line.startswith("model name"))
+        info = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in info if line.startswith("model name"))
     except (OSError, StopIteration):
-        pass
-    return f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+        pass  # not Linux, or not x86: the rest of the line still says enough
+    system = f"{platform.system()} {platform.release()}"
+    return f"{model}, {os.cpu_count()} cores, {system}, Python {platform.python_version()}"
 
 
 def percentile(values: Sequence[float], fraction: float) -> float:

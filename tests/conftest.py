@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import measured
 import pytest
-
 from fleet import Fleet, fleet
 from invoices import REAL
 
@@ -41,3 +41,9 @@ def real_orders() -> Path:
         pytest.skip(f"real orders: {REAL.name} is not in ../shared/data (see README, tests)")
     return REAL
 
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What was measured, whether or not the tests passed."""
+    for line in measured.lines():
+        terminalreporter.write_line(line)

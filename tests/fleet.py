@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-
 from polling import poll_until
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -112,13 +111,13 @@ class Fleet:
         return self.atoll("up", "--detach", "--ports", "0", "--mesh", str(self.mesh), *words, seconds=seconds)
 
     def status(self) -> dict[str, dict[str, Any]]:
-        """`status --json`: name -> its (first) part."""
+        """`status --json`: name -> its (first) part, and `agent`, which is none but has a pid and a state too."""
         done = subprocess.run(
             [str(LAUNCHER), "status", "--json", "--state", str(self.state)],
             cwd=REPOSITORY, text=True, capture_output=True, timeout=60, check=False,
         )  # fmt: skip
-        parts = json.loads(done.stdout)["parts"]
-        return {part["name"]: part for part in parts}
+        found = json.loads(done.stdout)
+        return {part["name"]: part for part in found["parts"]} | {"agent": found["agent"] | {"port": None}}
 
     def pid(self, name: str) -> int:
         """The process that fills the slot now. Raises AssertionError if none does."""
@@ -197,7 +196,9 @@ class Fleet:
         headers = {"Authorization": f"Bearer {token if token is not None else self.token()}"} | more.pop("headers", {})
         return http(method, self.gateway + path, body=body, headers=headers, **more)
 
-    def place(self, invoice: str, *, sku: str = "85123A", quantity: int = 6, price: str = "2.55", lines: int = 1) -> str:
+    def place(
+        self, invoice: str, *, sku: str = "85123A", quantity: int = 6, price: str = "2.55", lines: int = 1
+    ) -> str:
         """Place a small order; its id. Raises AssertionError unless it is accepted."""
         answer = self.call("POST", "/orders", order(invoice, sku=sku, quantity=quantity, price=price, lines=lines))
         assert answer.status == 202, f"order {invoice}: {answer.status} {answer.raw!r}"
@@ -224,6 +225,12 @@ class Fleet:
         """The HTTP port of a part."""
         return int(self.status()[name]["port"])
 
+    @property
+    def bus(self) -> str:
+        """The broker's ZeroMQ endpoint."""
+        ports = json.loads((self.state / "system.json").read_text())["ports"]
+        return f"tcp://127.0.0.1:{ports['bus']}"
+
     def metrics(self, name: str, port: int | None = None) -> dict[str, float]:
         """A part's `/metrics`: sample with labels as printed -> value."""
         answer = http("GET", f"http://127.0.0.1:{port or self.port(name)}/metrics", seconds=3)
@@ -237,7 +244,7 @@ class Fleet:
     def lags(self) -> dict[str, float]:
         """Events not yet handled, by group (and dead letters beside them as `GROUP dead`)."""
         seen = self.metrics("broker")
-        lags = {_label(sample): value for sample, value in seen.items() if sample.startswith("atoll_group_lag{")}
+        lags = _lags(seen)
         dead = {
             _label(sample) + " dead": value
             for sample, value in seen.items()
@@ -246,14 +253,21 @@ class Fleet:
         return lags | dead
 
     def wait_settled(self, seconds: float = 60) -> None:
-        """Wait until every group's lag is 0 and every outbox is empty (twice in a row: an ack may fill an outbox)."""
+        """Wait until nothing is on its way: no lag, no outbox row, and nothing published in between.
 
-        def quiet() -> dict[str, float]:
-            waiting = {f"{name} outbox": float(self.outbox(name)) for name in ("orders", "inventory", "payments")}
-            return {name: value for name, value in (self.lags() | waiting).items() if value and "dead" not in name}
+        The order of looking matters. One scrape sees all groups at one moment; what is under way then can only lie in
+        an outbox. If the outboxes are empty afterwards and the log has not grown meanwhile, there was nothing.
+        """
 
-        for _ in range(2):
-            poll_until("every lag and outbox to be 0", quiet, lambda left: not left, seconds=seconds, every=0.1)
+        def under_way() -> dict[str, float]:
+            before = self.metrics("broker")
+            found = {f"{name} outbox": float(self.outbox(name)) for name in ("orders", "inventory", "payments")}
+            found |= _lags(before)
+            after = self.metrics("broker")
+            found["published"] = after["atoll_events_total"] - before["atoll_events_total"]
+            return {name: value for name, value in (found | _lags(after)).items() if value}
+
+        poll_until("every lag and outbox to be 0", under_way, lambda left: not left, seconds=seconds, every=0.1)
 
     @contextmanager
     def database(self, name: str) -> Iterator[sqlite3.Connection]:
@@ -268,8 +282,7 @@ class Fleet:
 
     def database_path(self, name: str) -> Path:
         """Where the one database of a service lies."""
-        found = sorted((self.state / "data" / f"{name}-1").glob("*.sqlite*"))
-        files = [path for path in found if not path.name.endswith(("-wal", "-shm"))]
+        files = sorted((self.state / "data" / f"{name}-1").glob("*.db"))
         assert len(files) == 1, f"{name} should own exactly one database, has {files}"
         return files[0]
 
@@ -299,6 +312,10 @@ def order(
         "placed_at": "2010-12-01T08:26:00Z",
         "lines": [dict(line) for _ in range(lines)],
     }
+
+
+def _lags(samples: Mapping[str, float]) -> dict[str, float]:
+    return {_label(sample): value for sample, value in samples.items() if sample.startswith("atoll_group_lag{")}
 
 
 def _label(sample: str) -> str:

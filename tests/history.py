@@ -57,21 +57,21 @@ def _assert_orders_are_final(shop: Fleet, book: Book) -> None:
 def _assert_stock_moved_once_a_line(shop: Fleet, book: Book) -> None:
     wanted: dict[str, int] = defaultdict(int)
     for kind in (book.orders, book.returns, book.write_offs):
-        for rows in kind.values():
-            for row in rows:
+        for lines in kind.values():
+            for row in lines:
                 # An order's units leave the stock; a return's and a write-off's are negative in the file already:
                 # the one comes back, the other is gone.
                 gone = kind is book.write_offs
                 wanted[row["StockCode"]] += int(row["Quantity"]) if gone else -int(row["Quantity"])
     with shop.database("inventory") as database:
-        rows = database.execute("SELECT sku, sum(quantity) AS moved, count(*) AS lines FROM movements GROUP BY sku")
-        moved = {row["sku"]: (row["moved"], row["lines"]) for row in rows}
+        found = database.execute("SELECT sku, sum(quantity) AS moved, count(*) AS lines FROM movements GROUP BY sku")
+        moved = {str(one["sku"]): (int(one["moved"]), int(one["lines"])) for one in found}
         off = database.execute(
             "SELECT sku, available FROM stock JOIN (SELECT sku, sum(quantity) AS moved FROM movements GROUP BY sku)"
             " USING (sku) WHERE available <> opening + moved"
         ).fetchall()
-    lines = sum(count for _, count in moved.values())
-    assert lines == book.lines(), f"{lines} stock movements for {book.lines()} lines"
+    movements = sum(count for _, count in moved.values())
+    assert movements == book.lines(), f"{movements} stock movements for {book.lines()} lines"
     differ = {sku: (units, wanted[sku]) for sku, (units, _) in moved.items() if units != wanted[sku]}
     assert not differ, f"stock moved, should have moved: {differ}"
     assert not off, f"stock is not its opening plus its movements: {[tuple(row) for row in off]}"

@@ -41,7 +41,7 @@ class Book:
         return sum(len(rows) for kind in (self.orders, self.returns, self.write_offs) for rows in kind.values())
 
     def sums(self, by: str) -> dict[str, Sums]:
-        """Sums by `country`, `day`, `sku` or `total` (one key, ""). An invoice's country and time are its first line's."""
+        """Sums by `country`, `day`, `sku` or `total` (key ""). An invoice's country and time are its first line's."""
         found: dict[str, Sums] = defaultdict(Sums)
         for kind in (self.orders, self.returns):
             for invoice, rows in kind.items():

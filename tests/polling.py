@@ -19,8 +19,8 @@ def poll_until(
 ) -> T:
     """Call `probe` until `holds(result)`; its last result.
 
-    An exception of the probe counts as "not yet". Raises AssertionError naming what was waited for, for how long, and the
-    last result or error seen.
+    An exception of the probe counts as "not yet". Raises AssertionError naming what was waited for, for how long, and
+    the last result or error seen.
     """
     deadline = time.monotonic() + seconds
     last: object = "never probed"

@@ -15,15 +15,17 @@ class Peer:
     """One DEALER socket. `keys` is a part's key folder, or None for a key pair that nobody knows."""
 
     def __init__(self, endpoint: str, keys: Path | None, server_key: bytes) -> None:
-        self.socket = zmq.Context.instance().socket(zmq.DEALER)
-        self.socket.linger = 0
+        self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
+        self.socket.setsockopt(zmq.LINGER, 0)
         if keys is None:
             public, secret = zmq.curve_keypair()
         else:
             public = (keys / "curve.public").read_bytes().strip()
             secret = (keys / "curve.secret").read_bytes().strip()
-        self.socket.curve_publickey, self.socket.curve_secretkey = public, secret
-        self.socket.curve_serverkey = server_key
+        for option, key in (
+            (zmq.CURVE_PUBLICKEY, public), (zmq.CURVE_SECRETKEY, secret), (zmq.CURVE_SERVERKEY, server_key)
+        ):  # fmt: skip
+            self.socket.setsockopt(option, key)
         self.socket.connect(endpoint)
 
     def send(self, command: str, header: dict[str, Any], payload: list[dict[str, Any]] | None = None) -> None:

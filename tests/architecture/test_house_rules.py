@@ -9,7 +9,6 @@ import tomllib
 from pathlib import Path
 
 import pytest
-
 from fleet import REPOSITORY
 from topology import DEPLOYABLES, GROUPS, PARTS, PREFIXES, SDKS, SERVICES, TOPICS
 

@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
-import pytest
-
 import invoices
+import pytest
 from fleet import LAUNCHER, REPOSITORY, Fleet, fleet, write_mesh
 from history import assert_books_balance
+from measured import say
 from polling import poll_until
 from topology import PARTS
 from work_in_hand import wait_for_work
@@ -56,7 +56,7 @@ class Plan:
     def note(self, line: str) -> None:
         """Say what happened, now and in the record."""
         self.log.append(line)
-        print(line, flush=True)
+        say(line)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def burnt(real_orders: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     lease = {"lease_seconds = 30": f"lease_seconds = {LEASE_SECONDS}"}
     mesh = write_mesh(folder / "mesh.toml", changes=lease)
     plan = Plan.draw(int(os.environ.get("ATOLL_SEED", random.randrange(2**32))))
-    print(f"\nseed {plan.seed} (ATOLL_SEED={plan.seed} repeats this plan)")
+    say(f"seed {plan.seed} (ATOLL_SEED={plan.seed} repeats this plan)")
     with fleet(folder / "state", mesh) as shop:
         report = folder / "demo.txt"
         with report.open("w") as out:
@@ -107,7 +107,8 @@ def kill(shop: Fleet, plan: Plan, part: str, ports: dict[str, int]) -> None:
     if in_hand or not at_work:
         plan.counted[part] += 1
     if part == "agent":
-        shop.up()  # what an operator does: the new agent adopts what runs
+        adopted = shop.up()  # what an operator does: the new agent adopts what runs
+        plan.note(f"up again in {adopted.seconds:.1f} s: {adopted.output.strip()}")
     shop.wait_back(part, pid)
     plan.note(f"kill {part}: in hand: {in_hand or 'not asked'}; back after {time.monotonic() - began:.1f} s")
 
@@ -124,7 +125,7 @@ def stop(shop: Fleet, plan: Plan, part: str) -> None:
 
 def test_enough_faults_hit_parts_at_work(burnt: tuple[Fleet, Plan]) -> None:
     _, plan = burnt
-    print(f"seed {plan.seed}: {dict(plan.counted)}")
+    say(f"seed {plan.seed}: {dict(plan.counted)}")
     short = {part: plan.counted[part] for part, wanted in AT_WORK.items() if plan.counted[part] < wanted}
     assert not short, f"too few kills with work in hand (seed {plan.seed}): {short}"
     assert all(plan.counted[part] for part in KILLED)

@@ -1,4 +1,4 @@
-"""The table: which part is dead x which function must go on. It is the promise of the whole, so it is the parameters."""
+"""The table: which part is dead x which function must go on. The promise of the whole is the parameters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from uuid import uuid4
 
 import pytest
-
 from fleet import Fleet, http
 from polling import poll_until
 

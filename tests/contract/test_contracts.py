@@ -10,7 +10,6 @@ from typing import Any
 import jsonschema_rs
 import pytest
 import yaml
-
 from fleet import REPOSITORY
 from topology import GROUPS, PREFIXES, SERVICES, TOPICS
 

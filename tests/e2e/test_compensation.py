@@ -6,12 +6,11 @@ import signal
 import time
 from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
-
 from fleet import Fleet, fleet, write_mesh
 from history import captured, refunded
+from measured import say
 from polling import poll_until
 
 OPENING_STOCK = 10
@@ -65,12 +64,12 @@ def test_exactly_the_limit_is_not_declined(poor: Fleet) -> None:
 
 
 def test_the_deadline_cancels_and_a_late_capture_is_refunded_once(poor: Fleet) -> None:
-    """Payments are down past the deadline; when they come back they capture (the log says reserved), and refund once."""
+    """Payments are down past the deadline; back again they capture (the log says reserved), and refund once."""
     poor.atoll("stop", "payments")
     began = time.monotonic()
     order_id = poor.place("late", sku="LATE", quantity=2, price="3")
     seen = poor.wait_order(order_id, "cancelled", seconds=DEADLINE_SECONDS * 3)
-    print(f"saga deadline {DEADLINE_SECONDS} s: cancelled after {time.monotonic() - began:.1f} s")
+    say(f"saga deadline {DEADLINE_SECONDS} s: cancelled after {time.monotonic() - began:.1f} s")
     assert seen.body["reason"] == "deadline"
     poll_until("stock to be back", lambda: available(poor, "LATE"), lambda left: left == OPENING_STOCK, seconds=10)
     poor.atoll("start", "payments")

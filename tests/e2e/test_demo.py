@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
-import pytest
-
 import invoices
+import pytest
 from fleet import Fleet, fleet
 from history import assert_books_balance
+from measured import say
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def sold(real_orders: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with fleet(tmp_path_factory.mktemp("demo") / "state") as running:
         ran = running.atoll("demo", str(real_orders), seconds=300)
         print(ran.output[-1500:])
-        print(f"demo of 310 invoices: {ran.seconds:.1f} s")
+        say(f"demo of 310 invoices: {ran.seconds:.1f} s")
         yield running
 
 
@@ -63,5 +63,5 @@ def test_the_same_file_again_changes_nothing(sold: Fleet, real_orders: Path) -> 
 
 def test_the_fleet_is_small(sold: Fleet) -> None:
     megabytes = sold.pss_bytes() / 2**20
-    print(f"Σ PSS of the fleet after the demo: {megabytes:.0f} MiB in {len(sold.processes())} processes")
+    say(f"Σ PSS of the fleet after the demo: {megabytes:.0f} MiB in {len(sold.processes())} processes")
     assert megabytes < 1024

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from pathlib import Path
 
 from fleet import Fleet, http, order
 from polling import poll_until
@@ -11,6 +12,7 @@ from topology import PARTS, PREFIXES
 
 
 def test_an_order_is_confirmed_and_counted(shop: Fleet) -> None:
+    shop.wait_settled()
     before = shop.call("GET", "/sales?by=country").body["total"]
     stock_before = shop.call("GET", "/stock/FIRST-1").body["available"]
     order_id = shop.place("first-1", sku="FIRST-1", quantity=6, price="2.55")
@@ -36,6 +38,7 @@ def test_the_same_invoice_is_the_same_order_and_another_body_a_conflict(shop: Fl
 
 
 def test_a_return_is_refunded_and_lowers_sales(shop: Fleet) -> None:
+    shop.wait_settled()  # orders of the tests before may still be on their way
     before = shop.call("GET", "/sales?by=day").body["total"]
     answer = shop.call("POST", "/returns", order("C-return-1", quantity=2, price="1.25"))
     assert answer.status == 202
@@ -123,8 +126,7 @@ def test_secrets_are_for_the_owner_only(shop: Fleet) -> None:
 def test_each_service_opens_its_own_database_alone(shop: Fleet) -> None:
     for name in ("auth", "orders", "inventory", "payments", "sales"):
         own = (shop.state / "data" / f"{name}-1").resolve()
-        for fd in (f"/proc/{shop.pid(name)}/fd",):
-            opened = {str(link.resolve()) for link in __import__("pathlib").Path(fd).iterdir()}
-        databases = {path for path in opened if ".sqlite" in path}
+        opened = {str(link.resolve()) for link in Path(f"/proc/{shop.pid(name)}/fd").iterdir()}
+        databases = {path for path in opened if path.endswith(".db")}
         assert databases, f"{name} has no database open"
         assert all(path.startswith(str(own)) for path in databases), f"{name} opens {databases}"

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-
 from fleet import LAUNCHER, REPOSITORY, Fleet, fleet, http, processes_of
+from measured import say
 from polling import poll_until
 from topology import PARTS
 
@@ -23,7 +23,7 @@ def test_a_second_up_of_an_installed_system_is_quick(state: Path) -> None:
     with fleet(state) as first:
         first.atoll("down")
         ran = first.up()
-        print(f"second `./atoll up` (all installed): ready in {ran.seconds:.1f} s (promise {UP_SECONDS} s)")
+        say(f"second `./atoll up` (all installed): ready in {ran.seconds:.1f} s (promise {UP_SECONDS} s)")
         assert ran.seconds < UP_SECONDS * PROMISES
         for name in PARTS:
             assert name in ran.output, f"no line for {name}:\n{ran.output}"
@@ -32,6 +32,7 @@ def test_a_second_up_of_an_installed_system_is_quick(state: Path) -> None:
 def test_up_while_it_runs_is_one_clear_line(state: Path) -> None:
     with fleet(state) as running:
         before = {name: part["pid"] for name, part in running.status().items()}
+        assert all(before.values())
         ran = running.atoll("up", "--detach", "--ports", "0", check=False)
         assert ran.code == 1
         assert "already" in ran.output
@@ -197,7 +198,7 @@ def test_kill_and_restart_bring_another_process(shop: Fleet, verb: str) -> None:
     began = time.monotonic()
     shop.atoll(verb, "sales")
     shop.wait_back("sales", old)
-    print(f"{verb} sales: back after {time.monotonic() - began:.1f} s")
+    say(f"{verb} sales: back after {time.monotonic() - began:.1f} s")
 
 
 def test_stop_stays_down_until_start(shop: Fleet) -> None:

@@ -5,8 +5,12 @@ from atoll_sales import store
 from atoll_sales.domain import Dimension, Document, Figures
 
 
-def count(tx: atoll.Transaction, document: Document) -> bool:
-    """Adds a document to all the sums it touches, once; says whether it was new."""
+def count(tx: atoll.Transaction, document: Document) -> None:
+    """Adds a document to all the sums it touches.
+
+    That it comes only once is the inbox's word. Should that ever fail, the sums stay right and it is not passed over in
+    silence: Reject, a dead letter that an operator sees.
+    """
     figures = document.figures
     added = tx.execute(
         "INSERT INTO documents (id, kind, country, day, units, revenue) VALUES (?, ?, ?, ?, ?, ?)"
@@ -19,10 +23,9 @@ def count(tx: atoll.Transaction, document: Document) -> bool:
         figures.revenue,
     )
     if added == 0:
-        return False
+        raise atoll.Reject(f"{document.kind} {document.id} was counted before", field="subject")
     for dimension, key, share in document.shares():
         _add(tx, dimension, key, share)
-    return True
 
 
 def _add(tx: atoll.Transaction, dimension: Dimension, key: str, share: Figures) -> None:

@@ -12,7 +12,8 @@ def evidence(shop: Fleet, part: str, ports: dict[str, int]) -> str:
     """What `part` has in hand now, in words, or "": an unacknowledged publish, a lease, an open request."""
     if part == "gateway":
         samples = shop.metrics("gateway", ports["gateway"])
-        open_now = sum(value for name, value in samples.items() if name.startswith("atoll_gateway_requests_in_progress"))
+        wanted = "atoll_gateway_requests_in_progress"
+        open_now = sum(value for name, value in samples.items() if name.startswith(wanted))
         return f"{open_now:.0f} open requests" if open_now else ""
     broker = shop.metrics("broker", ports["broker"])
     if part == "broker":

@@ -1,0 +1,70 @@
+"""Can the checker fail? Three faults are planted in real processes, and each must turn the books red.
+
+The fourth run plants nothing, under the same load and signals, and must stay green: the control of the controls.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import invoices
+import pytest
+from fleet import LAUNCHER, REPOSITORY, Fleet, fleet, write_mesh
+from history import assert_books_balance
+from measured import say
+from polling import poll_until
+
+PLANTED = Path(__file__).parent / "planted"
+LEASE_SECONDS = 2
+INVOICES = 60
+RATE = 10
+
+
+def under_signals(shop: Fleet, file: Path, part: str) -> None:
+    """The load of `file`, while `part` is stopped past its lease twice and killed three times."""
+    demo = subprocess.Popen(
+        [str(LAUNCHER), "demo", str(file), "--rate", str(RATE), "--state", str(shop.state)],
+        cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        poll_until("the first orders", lambda: shop.call("GET", "/orders?limit=1").body["items"], seconds=60)
+        for _ in range(2):
+            pid = shop.signal(part, signal.SIGSTOP)
+            time.sleep(LEASE_SECONDS * 1.25)  # the fault itself
+            shop.signal(part, signal.SIGCONT, pid)
+            shop.wait_back(part, shop.signal(part, signal.SIGKILL))
+        poll_until(
+            "all invoices to be sent",
+            lambda: shop.call("GET", "/orders?limit=1000").body["items"],
+            lambda orders: len(orders) >= len(invoices.read(file).orders) or demo.poll() is not None,
+            seconds=60,
+        )
+    finally:
+        demo.terminate()  # with a planted fault the sagas do not end, and the demo would wait for them
+        demo.wait(timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("fault", "part"),
+    [("inbox_off", "sales"), ("ack_before_commit", "payments"), ("relay_skips", "orders"), ("", "payments")],
+    ids=["inbox off", "ack before commit", "a relay that skips", "nothing planted"],
+)
+def test_a_planted_fault_turns_the_books_red(
+    state: Path, tmp_path: Path, real_orders: Path, fault: str, part: str
+) -> None:
+    file = invoices.write(tmp_path / "some.csv", real_orders, INVOICES)
+    settings = {part: {"PYTHONPATH": str(PLANTED / fault)}} if fault else None
+    mesh = write_mesh(
+        tmp_path / "mesh.toml", settings=settings, changes={"lease_seconds = 30": f"lease_seconds = {LEASE_SECONDS}"}
+    )
+    with fleet(state, mesh) as shop:
+        under_signals(shop, file, part)
+        if not fault:
+            assert_books_balance(shop, invoices.read(file))
+            return
+        with pytest.raises(AssertionError) as red:
+            assert_books_balance(shop, invoices.read(file), settle_seconds=15)
+        say(f"{fault} in {part}: {str(red.value)[:300]}")
