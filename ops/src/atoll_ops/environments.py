@@ -34,7 +34,7 @@ PARALLEL_MAX = 2
 #: What uv and pip say when nobody answers: one cause, many wordings.
 _NO_REGISTRY = re.compile(
     r"dns error|failed to lookup address|Connection refused|client error \(Connect\)|timed out|Network is unreachable"
-    r"|Network connectivity is disabled|not found in the cache|Failed to fetch|error sending request|operation timed out",
+    r"|Network connectivity is disabled|not found in the cache|Failed to fetch|error sending request",
     re.IGNORECASE,
 )
 
