@@ -33,7 +33,7 @@ def event(happened: dict[str, Any]) -> None:
         case "kept stopped":
             say(name, f"{happened['why']}; `./atoll start {happened['name']}` starts it")
         case "stopped":
-            say(name, f"{happened['how']}  {happened['seconds']:.1f} s")
+            say(name, f"stopped  {happened['seconds']:.1f} s  ({happened['how']})")
         case "failed":
             problem(f"{name} did not come up: {happened['why']}")
             for line in happened["tail"]:

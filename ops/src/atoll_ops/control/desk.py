@@ -157,7 +157,8 @@ class Desk:
         parts = (await self._ask(do="snapshot"))["parts"]
         found = next((part for part in parts if (part["name"], part["instance"]) == (name, instance)), None)
         if found is None:
-            raise web.Problem(404, "unknown_instance", f"There is no {name}/{instance}")
+            known = ", ".join(f"{part['name']}/{part['instance']}" for part in parts)
+            raise web.Problem(404, "unknown_instance", f"There is no {name}/{instance} (there are: {known})")
         if act in ("kill", "pause") and found["pid"] is None:
             raise web.Problem(409, "no_process", f"{name}/{instance} has no process to {act}: {found['why']}")
 
