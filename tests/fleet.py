@@ -347,7 +347,6 @@ def write_mesh(
     *,
     settings: Mapping[str, Mapping[str, str]] | None = None,
     changes: Mapping[str, str] | None = None,
-    append: str = "",
 ) -> Path:
     """A copy of the repository's mesh.toml with settings of parts replaced or added, and lines changed.
 
@@ -359,14 +358,16 @@ def write_mesh(
         assert f"\n{old}\n" in text, f"mesh.toml has no line {old!r}"
         text = text.replace(f"\n{old}\n", f"\n{new}\n")
     for part, values in (settings or {}).items():
+        header = f"[part.{part}.settings]\n"
+        if header not in text:
+            text += f"\n{header}"
+        before, _, after = text.partition(header)
+        table, bracket, rest = after.partition("\n[")
         for name, value in values.items():
-            text, count = re.subn(rf'(?m)^{name} = ".*"$', f'{name} = "{value}"', text)
-            if count == 0:
-                header = f"[part.{part}.settings]"
-                if header not in text:
-                    text += f"\n{header}\n"
-                text = text.replace(header, f'{header}\n{name} = "{value}"')
-    path.write_text(text + append)
+            table = re.sub(rf'(?m)^{name} = ".*"\n?', "", table)
+            table = f'{name} = "{value}"\n{table}'
+        text = before + header + table + bracket + rest
+    path.write_text(text)
     return path
 
 
