@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import structlog
+import structlog.testing
 import zmq
 from bus_helpers import MESH, PLACED, event, hello
 
@@ -21,7 +22,7 @@ from atoll_broker import mesh, zap
 from atoll_broker.errors import EXIT_CONFIGURATION, EXIT_LOCKED, EXIT_PORT_TAKEN, EXIT_STORAGE, StorageFailedError
 from atoll_broker.keys import AllowList
 from atoll_broker.options import Options
-from atoll_broker.server import Server
+from atoll_broker.server import TURN_SECONDS, Server
 from atoll_broker.storage import Trimmed, WriteBatch
 from atoll_broker.storage_memory import MemoryStorage
 from atoll_broker.testing import RealBroker
@@ -255,6 +256,23 @@ async def test_a_stopped_broker_evicts_nobody(broker: RealBroker, wires: Any) ->
     assert session in [s["session"] for s in control.next("RESULT")["sessions"]]
 
 
+HALF_SENT = [b"GET /live HT", b"GET /live HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx"]
+
+
+@pytest.mark.parametrize("request_sent", HALF_SENT, ids=["head", "body"])
+async def test_a_clean_stop_is_quick_and_its_last_word_is_stopped(broker: RealBroker, request_sent: bytes) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", int(broker.http.rsplit(":", 1)[1]))
+    writer.write(request_sent)
+    await writer.drain()
+    await asyncio.sleep(0.1)
+    async with asyncio.timeout(5):
+        assert await broker.stop() == 0
+    writer.close()
+    lines = [json.loads(line) for line in broker.log_path.read_text().splitlines()]
+    assert lines[-1]["event"] == "stopped"
+    assert [line for line in lines if line["level"] == "error"] == []
+
+
 async def test_a_second_broker_on_the_data_exits_75_with_one_line(broker: RealBroker) -> None:
     other = {**broker.environment, "ATOLL_BUS": "tcp://127.0.0.1:*", "ATOLL_PORT": "0"}
     assert ended(other) == (EXIT_LOCKED, "atoll-broker: another broker holds the data directory (broker.lock)\n")
@@ -311,6 +329,21 @@ async def test_a_failed_flush_gives_no_puback_and_exits_74(broker: RealBroker, w
 
     assert await asyncio.to_thread(publish) == []
     assert await asyncio.wait_for(running, 10) == EXIT_STORAGE
+
+
+async def test_timers_that_are_set_when_it_stops_find_nothing_to_do(broker: RealBroker, tmp_path: Path) -> None:
+    await broker.stop()
+    options = Options.from_environment({**broker.environment, "ATOLL_DATA": str(tmp_path / "other")})
+    with structlog.testing.capture_logs() as lines:
+        server = Server(options, mesh.parse(MESH), MemoryStorage(), structlog.get_logger())
+        running = asyncio.create_task(server.run())
+        await asyncio.wait_for(server.serving.wait(), 10)
+        while not await asyncio.to_thread(broker._is_ready):
+            assert not running.done()
+        server.stop()
+        assert await asyncio.wait_for(running, 10) == 0
+        await asyncio.sleep(3 * TURN_SECONDS)
+    assert lines[-1]["event"] == "stopped"
 
 
 def test_the_porter_never_raises_and_lets_only_the_listed_in() -> None:

@@ -19,6 +19,9 @@ from .errors import WireError
 WIRE_VERSION: Final = b"A1"
 FRAMES_MAX: Final = 3
 COMMAND_BYTES_MAX: Final = 16
+# Levels of arrays and objects in a header or an event. Libraries give up somewhere between 128 and 1,000, and not all
+# of them here and at every reader at the same depth: what one lets in could stop the next.
+NESTING_MAX: Final = 100
 
 _decoders: Final = {name: msgspec.json.Decoder(kind) for name, kind in commands.CLIENT_COMMANDS.items()}
 _T = TypeVar("_T")
@@ -27,6 +30,9 @@ _encoder: Final = msgspec.json.Encoder()
 _names: Final = {kind: WIRE_VERSION + name for kind, name in commands.BROKER_COMMANDS.items()}
 _RESULT: Final = WIRE_VERSION + b"RESULT"
 _PATH: Final = re.compile(r"`\$\.?([^`]*)`\Z")
+_STRINGS: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _MISSING: Final = re.compile(r"missing required field `([^`]+)`")
 
 
@@ -53,11 +59,14 @@ def _command_name(frames: Sequence[bytes]) -> bytes:
 def decode_header(decoder: msgspec.json.Decoder[_T], header: bytes) -> _T:
     try:
         check_utf8(header)
-        return decoder.decode(header)
+        decoded = decoder.decode(header)
     except msgspec.ValidationError as error:
         raise WireError("HEADER", str(error), field_of(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError("HEADER", f"the header is not a JSON object: {error}") from None
+    if nests_too_deeply(header):
+        raise WireError("HEADER", f"the header nests deeper than {NESTING_MAX} levels")
+    return decoded
 
 
 def decode_batch(payload: bytes, events_max: int, bytes_max: int) -> list[Raw]:
@@ -78,6 +87,18 @@ def check_utf8(data: bytes) -> None:
     """Raises UnicodeDecodeError. msgspec leaves strings that it skips (Raw, unknown fields) unchecked."""
     if not data.isascii():
         data.decode("utf-8")
+
+
+def nests_too_deeply(text: bytes) -> bool:
+    """Of JSON that has been decoded once, so that its brackets match. Fast for what has few of them."""
+    if text.count(b"[") + text.count(b"{") <= NESTING_MAX:
+        return False
+    brackets = _STRINGS.sub(b"", text).translate(_ONE_KIND, _NO_BRACKETS)
+    for _ in range(NESTING_MAX):
+        brackets = brackets.replace(b"[]", b"")  # takes the innermost level away
+        if not brackets:
+            return False
+    return True
 
 
 def field_of(error: msgspec.ValidationError) -> str | None:

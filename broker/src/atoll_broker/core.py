@@ -161,10 +161,14 @@ class Core:
 
     def take_commit(self, *, force: bool = False) -> Commit | None:
         """The next group commit, if one is due and none is on its way."""
-        if self._committing or not (self._journal.is_due(self.now) or (force and not self._journal.is_empty)):
+        if self._committing:
             return None
-        if self.log.bytes > self.mesh.bus.log_bytes_kept and self._retain_from > self.log.oldest:
+        # Asked before whether a commit is due: in an idle broker with a full log nothing else would make it so, and
+        # publishers would get BUSY for ever.
+        if self.log.bytes > self.mesh.bus.log_bytes_trimmed and self._retain_from > self.log.oldest:
             self._journal.trim(min(self._retain_from, self.log.oldest + TRIM_EVENTS_MAX))
+        if not (self._journal.is_due(self.now) or (force and not self._journal.is_empty)):
+            return None
         self._committing = True
         return self._journal.take()
 
@@ -327,7 +331,7 @@ class Core:
                 stale = group.nack(session.id, command.messages, command.delay_ms, command.error, self.now)
             case commands.Term():
                 text = ": ".join(part for part in (command.reason, command.error) if part)
-                stale = group.term(session.id, command.messages, text)
+                stale = group.term(session.id, command.messages, text, self.now)
             case commands.Wip():
                 stale = group.extend(session.id, command.messages, self.now)
             case commands.Drain():

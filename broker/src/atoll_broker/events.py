@@ -16,7 +16,7 @@ import jsonschema_rs
 import msgspec
 from msgspec import Meta, Raw
 
-from .codec import field_of
+from .codec import NESTING_MAX, field_of, nests_too_deeply
 from .commands import Topic
 from .errors import EventRefusedError, WireError
 
@@ -89,6 +89,8 @@ def check(event: Raw, contract: dict[str, jsonschema_rs.Validator], event_bytes_
     except (msgspec.DecodeError, RecursionError) as error:
         field = field_of(error) if isinstance(error, msgspec.ValidationError) else None
         raise EventRefusedError("SCHEMA", field or "", _short(str(error))) from None
+    if nests_too_deeply(bytes(event)):
+        raise EventRefusedError("SCHEMA", "", f"an event nests at most {NESTING_MAX} levels deep")
     validator = contract.get(envelope.type)
     if validator is None:
         raise EventRefusedError("ACL", "type", f"{envelope.type} is not announced by this session")

@@ -275,7 +275,7 @@ class Group:
                 stale.append((seq, fence))
             else:
                 self._finish(entry)
-        self.progress_at = now
+                self.progress_at = now  # by what counts: a member whose answers all come late makes none
         self._advance()
         return stale
 
@@ -292,7 +292,9 @@ class Group:
         self._advance()
         return stale
 
-    def term(self, session: str, deliveries: Iterable[tuple[int, int]], error: str) -> list[tuple[int, int]]:
+    def term(
+        self, session: str, deliveries: Iterable[tuple[int, int]], error: str, now: float
+    ) -> list[tuple[int, int]]:
         stale = []
         for seq, fence in deliveries:
             entry = self._unlease(session, seq, fence)
@@ -300,6 +302,7 @@ class Group:
                 stale.append((seq, fence))
             else:
                 self._bury(entry, "REJECTED", error)
+                self.progress_at = now
         self._advance()
         return stale
 
@@ -364,6 +367,7 @@ class Group:
         full = self.dead >= self._context.bus.dead_letters_max
         if entry.attempt >= self.config.attempts_max and not full:
             self._bury(entry, cause, error)
+            self.progress_at = now
             return
         entry.attempt += 1
         self._context.journal.attempt(self.name, entry.seq, entry.attempt)
@@ -491,7 +495,8 @@ class Group:
     def oldest_dead(self) -> int | None:
         """The oldest event that a replay would need: retention stops before it."""
         parked = min((letters[0][0] for letters in self._dead_keys.values()), default=None)
-        replayed = min((q[0].seq for q in self._keys.values() if q[0].replay), default=None)
+        # Not the heads alone: with `skip` a replayed letter may wait behind a later event of its key.
+        replayed = min((entry.seq for queue in self._keys.values() for entry in queue if entry.replay), default=None)
         return min((seq for seq in (parked, replayed) if seq is not None), default=None)
 
     def oldest_age_ms(self) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Container
 from pathlib import Path
 
 import msgspec
@@ -36,20 +37,38 @@ def read_key(path: Path) -> bytes:
 
 def read_allow_list(directory: Path) -> AllowList:
     """Raises ConfigurationError for a file that is not a key, or a key that two identities share."""
-    if not directory.is_dir():
-        raise ConfigurationError("ATOLL_KEYS: expected a directory clients/ with <identity>.public in it")
+    allowed, unreadable = reread_allow_list(directory)
+    if unreadable:
+        raise ConfigurationError(unreadable[0])
+    return allowed
+
+
+def reread_allow_list(directory: Path) -> tuple[AllowList, list[str]]:
+    """What can be read, and why the rest can not. For a broker that runs: a file that is half written, or gone with
+    its directory, must neither keep a key in force nor keep the removal of another one from counting."""
     user_ids: dict[bytes, str] = {}
     identities: dict[str, str] = {}
+    if not directory.is_dir():
+        return AllowList({}, {}), ["ATOLL_KEYS: expected a directory clients/ with <identity>.public in it"]
+    unreadable: list[str] = []
     for path in sorted(directory.glob("*.public")):
-        identity = path.stem
-        if not re.match(IDENTITY_RE, identity):
-            raise ConfigurationError(f"ATOLL_KEYS: clients/{path.name}: expected <identity>.public")
-        key = z85.decode(read_key(path))
-        if key in user_ids:
-            raise ConfigurationError(f"ATOLL_KEYS: clients/{path.name}: another identity has the same key")
-        user_ids[key] = user_id = f"{identity}#{hashlib.sha256(key).hexdigest()[:16]}"
-        identities[user_id] = identity
-    return AllowList(user_ids, identities)
+        try:
+            key = _read_client(path, user_ids)
+        except ConfigurationError as error:
+            unreadable.append(str(error))
+            continue
+        user_ids[key] = user_id = f"{path.stem}#{hashlib.sha256(key).hexdigest()[:16]}"
+        identities[user_id] = path.stem
+    return AllowList(user_ids, identities), unreadable
+
+
+def _read_client(path: Path, taken: Container[bytes]) -> bytes:
+    if not re.match(IDENTITY_RE, path.stem):
+        raise ConfigurationError(f"ATOLL_KEYS: clients/{path.name}: expected <identity>.public")
+    key = z85.decode(read_key(path))
+    if key in taken:
+        raise ConfigurationError(f"ATOLL_KEYS: clients/{path.name}: another identity has the same key")
+    return key
 
 
 def stamp(directory: Path) -> tuple[tuple[str, int, int], ...]:

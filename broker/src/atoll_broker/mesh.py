@@ -52,6 +52,11 @@ class Bus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sessions_per_identity_max: Annotated[int, Meta(ge=1, le=10_000)] = 64
     producers_max: Annotated[int, Meta(ge=1, le=100_000)] = 1024
 
+    @property
+    def log_bytes_trimmed(self) -> int:
+        """What a log is cut back to. Below the bound whatever log_bytes_kept says, or publishers would stay BUSY."""
+        return min(self.log_bytes_kept, self.log_bytes_max // 2)
+
     def __post_init__(self) -> None:
         if self.event_bytes_max + 2 > self.batch_bytes_max:
             # Else an event that is allowed could never be sent: "[" event "]" is longer than it.

@@ -24,7 +24,7 @@ from . import health, keys
 from .bus_socket import BusSocket
 from .clock import Clock, SystemClock
 from .core import Core
-from .errors import EXIT_INTERNAL, EXIT_STORAGE, ConfigurationError, StorageFailedError
+from .errors import EXIT_INTERNAL, EXIT_STORAGE, StorageFailedError
 from .journal import Commit
 from .mesh import Mesh
 from .options import Options
@@ -62,6 +62,7 @@ class Server:
         self._exit_code: int | None = None
         self.serving = asyncio.Event()
         self._ended = asyncio.Event()
+        self._turning = False
         self._draining = False
         self._flushed = asyncio.Event()
         self._turn_due = False
@@ -119,6 +120,7 @@ class Server:
         return await health.serve(app, self._options.host, self._options.port)
 
     def _start_turning(self) -> None:
+        self._turning = True
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self.stop)
         self._loop.add_reader(self._porter.descriptor, self._guarded(self._answer_porter))
@@ -129,6 +131,7 @@ class Server:
         self._schedule()
 
     def _stop_turning(self) -> None:
+        self._turning = False  # timers that are set already fire once more, upon sockets that are closed by then
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.remove_signal_handler(number)
         self._loop.remove_reader(self._porter.descriptor)
@@ -156,7 +159,7 @@ class Server:
         """No error inside the loop is lost, and none leaves a broker half alive."""
 
         def run() -> None:
-            if self._exit_code is not None:
+            if self._exit_code is not None or not self._turning:
                 return
             try:
                 work()
@@ -169,7 +172,7 @@ class Server:
 
     def _every(self, seconds: float, work: Callable[[], None]) -> None:
         def again() -> None:
-            if self._exit_code is None:
+            if self._exit_code is None and self._turning:
                 self._loop.call_later(seconds, again)
                 work()
 
@@ -241,11 +244,14 @@ class Server:
                 await self._flushed.wait()
         except TimeoutError:
             self._logger.warning("drain timed out", seconds=DRAIN_SECONDS)
-        self._core.farewell()
-        self._guarded(self._send)()
+        self._guarded(self._say_farewell)()
         await asyncio.sleep(FAREWELL_SECONDS)
         self._logger.info("stopped")
         self._ended.set()
+
+    def _say_farewell(self) -> None:
+        self._core.farewell()
+        self._send()
 
     # ---- keys --------------------------------------------------------------------------------------------------------
 
@@ -254,11 +260,9 @@ class Server:
         stamp = keys.stamp(self._clients)
         if stamp == self._key_stamp:
             return
-        try:
-            allowed = keys.read_allow_list(self._clients)
-        except ConfigurationError as error:
-            self._note("keys unreadable, the old ones stay", error=str(error))
-            return
+        allowed, unreadable = keys.reread_allow_list(self._clients)
+        for why in unreadable:
+            self._note("key unreadable, it lets nobody in", error=why)
         self._key_stamp = stamp
         revoked = set(self._porter.allowed.identities) - set(allowed.identities)
         for user_id in revoked:

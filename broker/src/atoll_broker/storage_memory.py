@@ -133,7 +133,7 @@ class MemoryStorage:
         dead = [
             DeadMark(seq, letter.topic, letter.subject, replaying)
             for (group, seq), (letter, replaying) in sorted(self.letters.items())
-            if group == name
+            if group == name and seq >= self.oldest
         ]
         done = acked | {mark.seq for mark in dead}
         waiting = sum(1 for e in self.events.values() if e.seq > floor and e.topic in topics and e.seq not in done)

@@ -211,7 +211,7 @@ class SqliteStorage:
             log_bytes=meta.get("log_bytes", 0),
             topics=dict(connection.execute("SELECT topic, events FROM topics")),
             producers=dict(_read_producers(connection)),
-            groups={name: _read_group(connection, name, topics) for name, (topics, _) in groups.items()},
+            groups={name: _read_group(connection, name, topics, oldest) for name, (topics, _) in groups.items()},
             kept=dict(connection.execute("SELECT kind, value FROM kept")),
         )
 
@@ -315,12 +315,14 @@ def _read_producers(connection: sqlite3.Connection) -> Iterator[tuple[str, Produ
         yield name, ProducerRecord(mark, last_id, _refusals.decode(refused))
 
 
-def _read_group(connection: sqlite3.Connection, name: str, topics: list[str]) -> GroupRecord:
+def _read_group(connection: sqlite3.Connection, name: str, topics: list[str], oldest: int) -> GroupRecord:
+    """Letters of events that the log no longer has (their group was not declared for a while) are not replayable."""
     query: Callable[..., sqlite3.Cursor] = connection.execute
     floor = query("SELECT floor FROM groups WHERE name=?", (name,)).fetchone()[0]
     acked = {seq for (seq,) in query("SELECT seq FROM acked WHERE name=? AND seq>?", (name, floor))}
     attempts = dict(query("SELECT seq, attempt FROM attempts WHERE name=?", (name,)))
-    marks = query("SELECT seq, topic, subject, replaying FROM letters WHERE name=? ORDER BY seq", (name,))
+    sql = "SELECT seq, topic, subject, replaying FROM letters WHERE name=? AND seq>=? ORDER BY seq"
+    marks = query(sql, (name, oldest))
     dead = [DeadMark(seq, topic, subject, bool(replaying)) for seq, topic, subject, replaying in marks]
     places = ",".join("?" * len(topics))
     sql = f"SELECT count(*) FROM events WHERE seq>? AND topic IN ({places})"  # noqa: S608 question marks alone
