@@ -187,3 +187,19 @@ async def test_without_auths_heartbeat_only_operating_is_refused(
     assert (await front.call("GET", "/orders", headers=headers)).status == 200
     feed.tell("revocations", issuer.revocations(beat=3))
     assert (await front.call("GET", "/ops/snapshot", headers=headers)).status == 200
+
+
+async def test_after_a_restart_the_value_that_the_broker_repeats_is_no_heartbeat(
+    service: MakeService, gateway: MakeGateway, issuer: Issuer, feed: Feed
+) -> None:
+    first = await gateway(await service("ops", echo, routes=[("GET", "/ops/snapshot", "ops:read")]))
+    headers = first.bearer("ops:*")
+    assert (await first.call("GET", "/ops/snapshot", headers=headers)).status == 200
+    await first.gateway.__aexit__()
+    feed.fall_silent()
+    second = await gateway()
+    feed.tell("revocations", issuer.revocations(beat=9))  # other than what was stored, however long ago auth said it
+    answer = await second.call("GET", "/ops/snapshot", headers=headers)
+    assert answer.problem(503, "waiting")["detail"] == "waiting for: revocations"
+    feed.tell("revocations", issuer.revocations(beat=10))
+    assert (await second.call("GET", "/ops/snapshot", headers=headers)).status == 200

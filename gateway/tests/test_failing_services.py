@@ -55,7 +55,9 @@ async def test_a_slow_service_is_a_504(service: MakeService, gateway: MakeGatewa
 
     front = await gateway(await service("orders", slow), upstream_seconds_max=0.2)
     assert "orders" in (await front.call("GET", "/orders")).problem(504, "service_timeout")["detail"]
-    (await front.call("POST", "/orders", data=b"body")).problem(504, "service_timeout")
+    answer = await front.call("POST", "/orders", data=b"body")
+    answer.problem(504, "service_timeout")
+    assert answer.headers["Retry-After"], "as every other answer for a service that is away"
 
 
 async def test_an_upload_may_take_longer_than_the_services_time(service: MakeService, gateway: MakeGateway) -> None:

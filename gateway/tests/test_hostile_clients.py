@@ -106,6 +106,21 @@ async def test_a_malformed_request_is_a_problem_without_a_traceback(
     assert "Traceback" not in printed
 
 
+@pytest.mark.parametrize(
+    ("headers", "status", "word"),
+    [
+        (b"Host: x\r\n" + b"X-A: 1\r\n" * 200, 431, b"too many headers"),
+        (b"", 400, b'"field":"Host"'),
+        (b"Host: a\r\nHost: b\r\n", 400, b'"field":"Host"'),
+        (b"Host: x\r\nX-A: \x00Missing 'Host'\r\n", 400, b'"malformed_request"'),
+    ],
+)
+async def test_a_refused_head_is_told_what_is_wrong(headers: bytes, status: int, word: bytes, front: Harness) -> None:
+    answer = await front.raw(b"GET /orders HTTP/1.1\r\n" + headers + b"\r\n")
+    assert int(answer.split(b" ", 2)[1]) == status, answer
+    assert word in answer
+
+
 async def test_a_bad_chunk_in_an_admitted_body_is_a_problem_without_a_traceback(
     front: Harness, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:

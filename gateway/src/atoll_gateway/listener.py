@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import structlog
 from aiohttp import web
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
 from .metrics import Metrics
 from .policy import Policy
@@ -126,6 +126,12 @@ class _Connection(web.RequestHandler):
 def _malformed(error: BaseException | None) -> Problem:
     if isinstance(error, LineTooLong):
         return Problem(431, "head_too_large", "a line of the request's head is too long")
+    # One class for all of these; its text is compared and not passed on, since it repeats the client's bytes elsewhere.
+    text = error.message if isinstance(error, BadHttpMessage) else ""
+    if text.startswith("Too many headers"):
+        return Problem(431, "head_too_large", "the request has too many headers")
+    if text.startswith(("Missing 'Host'", "Duplicate 'Host'")):
+        return Problem(400, "bad_host", "expected exactly one Host header", field="Host")
     return Problem(400, "malformed_request", "the request is not well-formed HTTP/1.1")
 
 

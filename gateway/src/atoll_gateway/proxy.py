@@ -328,7 +328,8 @@ def _away(service: str, why: str) -> Problem:
 
 
 def _slow(service: str) -> Problem:
-    return Problem(504, "service_timeout", f"{service} did not answer in time; whether it acted is unknown")
+    detail = f"{service} did not answer in time; whether it acted is unknown"
+    return Problem(504, "service_timeout", detail, headers={"Retry-After": "1"})
 
 
 def _broken(service: str, error: Exception) -> Problem:

@@ -103,12 +103,12 @@ class Revoked:
         return self._list.is_revoked(claims)
 
     def restore(self) -> None:
-        """Takes up the stored list; that it was read is no sign of life from auth."""
+        """Takes up the stored list. Neither that nor the first value from the broker, however old, is a heartbeat."""
         content = self._shelf.load(_REVOCATIONS)
         if content is None:
             return
         try:
-            self._list.update(msgspec.json.decode(content))
+            self._list.restore(msgspec.json.decode(content))
         except ValueError as error:
             self._shelf.set_aside(_REVOCATIONS, str(error))
 
