@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import msgspec
 from aiohttp import web as http
@@ -41,6 +42,8 @@ def make_app(options: atoll.Options) -> http.Application:
 
         @events.on(PLACED, Note)
         def keep(event: atoll.Event[Note], tx: atoll.Transaction) -> None:
+            if event.data.text == "hang":
+                time.sleep(60)
             tx.execute("INSERT INTO note VALUES (?)", event.data.text)
 
         web.attach(app, options, database=database, events=events, prefixes=["/notes"])

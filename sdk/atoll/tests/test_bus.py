@@ -70,6 +70,29 @@ async def test_a_failing_handler_sees_the_event_again_and_its_failed_effects_nev
     assert attempts == [1, 2, 3]
 
 
+class UnspeakableError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+@pytest.mark.parametrize("error", [UnspeakableError(), RuntimeError("\udcff in a file name"), atoll.Reject("\udcff")])
+async def test_an_error_that_can_not_be_told_is_a_verdict_all_the_same(
+    orders: Member, payments: Member, error: Exception
+) -> None:
+    @payments.events.on(PLACED, Notes)
+    def fail(event: atoll.Event[Notes], tx: atoll.Transaction) -> None:
+        if event.data.text == "bad" and event.attempt == 1:
+            raise error
+        tx.execute("INSERT INTO note VALUES (?)", event.data.text)
+
+    async with payments:
+        await orders.publish("bad")
+        await orders.publish("good", subject="o-2")
+        assert "good" in await payments.until_notes(1)
+        assert payments.consumer is not None
+        assert payments.consumer.counters.rejected + payments.consumer.counters.retried == 1
+
+
 async def test_retry_comes_back_after_its_delay(orders: Member, payments: Member) -> None:
     seen: list[float] = []
 

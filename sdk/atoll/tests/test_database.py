@@ -6,6 +6,7 @@ import asyncio
 import multiprocessing
 import sqlite3
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,6 +116,31 @@ async def test_a_work_that_would_exit_does_not_take_the_writer_with_it(database:
     with pytest.raises(atoll.AtollError, match="SystemExit"):
         await database.write(lambda tx: sys.exit(3))
     assert await database.write(_add("a")) == 1
+
+
+async def test_a_read_that_would_exit_does_not_take_the_reader_with_it(database: atoll.Database) -> None:
+    with pytest.raises(atoll.AtollError, match="SystemExit"):
+        async with asyncio.timeout(2):
+            await database.read(lambda reader: sys.exit(3))
+    assert await _notes(database) == []
+
+
+async def test_closing_does_not_wait_for_a_work_that_hangs(
+    options: atoll.Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("atoll._database.CLOSE_SECONDS", 0.2)
+    database, release = atoll.Database(options.data / "orders.db", options.migrations), threading.Event()
+    await database.open()
+    hung = asyncio.create_task(database.write(lambda tx: release.wait(20)))
+    await asyncio.sleep(0.05)
+    try:
+        async with asyncio.timeout(2):
+            await database.close()
+        with pytest.raises(atoll.DatabaseLockedError):
+            await atoll.Database(database.path, options.migrations).open()
+    finally:
+        release.set()
+    await hung
 
 
 def _open_elsewhere(path: Path, migrations: Path, answer: multiprocessing.Queue[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -100,6 +101,31 @@ async def test_a_new_session_sends_again_what_was_not_acknowledged(
     await until("the acks", lambda: relay.counters.acked == 2)
     assert _firsts(broker) == [(1, 2), (1, 2)]
     assert broker.of("HELLO")[1]["resume"] == "s-1"
+
+
+async def test_an_ack_that_comes_before_the_comparison_is_done_is_no_misfit(
+    relay: Relay, broker: ScriptedBroker, database: atoll.Database
+) -> None:
+    """What was under way when the old session went is acked to the new one, however slow the database is then."""
+    await publish(database, "a", "b")
+    await until("the batch", lambda: _firsts(broker) == [(1, 2)])
+    loop = asyncio.get_running_loop()
+    slow: list[asyncio.Task[None]] = []
+
+    def ack_at_once(header: dict[str, Any], _: list[Any]) -> None:
+        broker.say("PUBACK", producer=header["producer"], upto=2, refused=[], credit=CREDIT)
+        slow.append(loop.create_task(database.read(lambda _: time.sleep(0.2))))
+
+    broker.answers["HELLO"] = ack_at_once
+    broker.acknowledge_everything()
+    broker.lose()
+    await until("the ack", lambda: relay.counters.acked == 2)
+    await publish(database, "c")
+    await until("the next ack", lambda: relay.stopped or relay.counters.acked == 3)
+    assert relay.stopped is None
+    assert _firsts(broker) == [(1, 2), (3, 1)]
+    assert await relay.flush(2)
+    await slow[0]
 
 
 async def test_refusals_that_were_lost_with_their_socket_come_with_welcome(

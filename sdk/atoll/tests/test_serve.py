@@ -95,6 +95,17 @@ class Process:
             result: dict[str, Any] = json.load(answer)
         return result
 
+    async def until_metric(self, line: str) -> None:
+        def shown() -> bool:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
+                return line in answer.read().decode()
+
+        for _ in range(100):
+            if await asyncio.to_thread(shown):
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"/metrics never said {line}")
+
     async def until(self, path: str, condition: Any, seconds: float = 15.0) -> None:
         deadline, last = time.monotonic() + seconds, "nothing"
         while time.monotonic() < deadline:
@@ -157,6 +168,16 @@ async def test_a_request_becomes_an_effect_elsewhere_and_both_stop_cleanly(tmp_p
             process.process.send_signal(signal.SIGTERM)
         assert [await orders.exit_code(), await payments.exit_code()] == [0, 0]
         assert "Traceback" not in orders.log.read_text() + payments.log.read_text()
+
+
+async def test_a_handler_that_hangs_does_not_keep_the_process_from_stopping(tmp_path: Path, broker: RealBroker) -> None:
+    async with Process(tmp_path, "orders", broker) as orders, Process(tmp_path, "payments", broker) as payments:
+        await asyncio.to_thread(orders.call, "/orders/notes", {"text": "hang"})
+        await payments.until_metric("atoll_events_in_flight 1.0")
+        assert payments.process is not None
+        payments.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(9):
+            assert await payments.process.wait() == 0
 
 
 async def test_half_sent_headers_are_cut_and_malformed_requests_leave_no_traceback(

@@ -6,6 +6,7 @@ import asyncio
 import socket
 
 import pytest
+import structlog.testing
 from scripted import ScriptedBroker, event, until
 
 import atoll
@@ -79,6 +80,35 @@ async def test_a_refused_hello_is_not_repeated_in_haste(options: atoll.Options, 
         assert session._refused
 
 
+async def test_a_broker_that_was_away_for_hours_is_come_back_to(
+    options: atoll.Options, broker: ScriptedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More failures in a row than a float has powers of two."""
+    monkeypatch.setattr(_session, "BACKOFF_SECONDS_MAX", 0.0)
+    broker.welcome = None
+    broker.answers["HELLO"] = lambda *_: broker.lose("refused")
+    async with atoll.Session(options, connector=broker) as session:
+        await until("1,100 failures", lambda: broker.connections > 1100)
+        broker.answers.clear()
+        broker.welcome = {}
+        await session.wait_up(3)
+
+
+async def test_a_bug_in_the_session_is_logged_and_stopping_still_works(
+    options: atoll.Options, broker: ScriptedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(why: str) -> None:
+        raise RuntimeError("a bug")
+
+    async with atoll.Session(options, connector=broker) as session:
+        await session.wait_up(2)
+        monkeypatch.setattr(session, "_note_down", fail)
+        with structlog.testing.capture_logs() as lines:
+            broker.lose()
+            await until("the word about it", lambda: [line for line in lines if "RuntimeError" in str(line)])
+        assert session.state.startswith("down: RuntimeError")
+
+
 async def test_stopping_says_bye_and_does_not_hang_without_a_broker(
     options: atoll.Options, broker: ScriptedBroker
 ) -> None:
@@ -135,7 +165,6 @@ async def test_leases_are_extended_while_a_handler_takes_long(
     broker.answers["SUB"] = lambda header, _: broker.say("SUBOK", group=header["group"], lease_ms=60)
     session = atoll.Session(options, connector=broker)
     session.add(consumer)
-    consumer._lease_seconds = 0.06
     task = asyncio.create_task(consumer.run())
     async with session:
         await until("credit", lambda: broker.of("CREDIT"))

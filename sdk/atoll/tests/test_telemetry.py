@@ -135,6 +135,28 @@ def test_a_line_of_log_is_json_with_the_promised_fields(lines: io.StringIO) -> N
     )
 
 
+def test_an_exporter_is_as_quiet_in_a_process_that_did_not_set_up_logs(options: atoll.Options, refused: str) -> None:
+    import subprocess
+    import sys
+
+    code = f"""
+import pathlib, atoll
+from atoll import telemetry
+here = pathlib.Path()
+options = atoll.Options(slot="orders/1", host="", port=0, data=here, keys=here, bus="tcp://127.0.0.1:1")
+provider = telemetry.make_provider(options, {refused!r})
+span = provider.get_tracer("t").start_span("s")
+span.end()
+from atoll._counters import SpanCounters
+from atoll._export import LazyExporter
+for _ in range(2):
+    LazyExporter({refused!r}, SpanCounters()).export([span])
+telemetry.stop_provider(provider, 0.1)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
+    assert len(said.splitlines()) == 1, said
+
+
 def test_a_failing_exporter_says_one_line_a_minute_and_no_stack_trace(
     lines: io.StringIO, refused: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,6 +98,8 @@ def make_app(options: atoll.Options) -> http.Application:
         return http.json_response({})
 
     app.router.add_post("/orders", place)
+    app.router.add_put("/orders", place)
+    app.router.add_post("/orders/again", place)
     app.router.add_get("/orders/{id}", show)
     app.router.add_get("/orders/public/hello", hello)
     web.attach(app, options, database=database, prefixes=["/orders"])
@@ -225,6 +227,17 @@ async def test_a_repeated_request_has_one_effect_and_the_same_answer(client: Cli
     assert (other.status, (await problem(other))["code"]) == (422, "idempotency_key_reused")
     stranger = await client.post("/orders", json=ORDER, headers={**assertion(key, sub="x"), "Idempotency-Key": "k-1"})
     assert (await stranger.json())["count"] == 2, "keys are a subject's own"
+
+
+async def test_a_key_belongs_to_one_method_and_path(client: Client, key: SigningKey) -> None:
+    headers = {**assertion(key), "Idempotency-Key": "k-3"}
+    assert (await client.post("/orders", json=ORDER, headers=headers)).status == 202
+    for other in (
+        client.put("/orders", json=ORDER, headers=headers),
+        client.post("/orders/again", json=ORDER, headers=headers),
+    ):
+        answer = await other
+        assert (answer.status, (await problem(answer))["code"]) == (422, "idempotency_key_reused")
 
 
 async def test_a_key_whose_request_still_runs_is_a_409(client: Client, key: SigningKey) -> None:

@@ -66,7 +66,8 @@ class Consumer:
         self._bell = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._lease_seconds = 30.0
+        self._lease_seconds = 30.0  # until SUBOK says
+        self._lease_bell = asyncio.Event()
         self._draining = False
         self.counters = ConsumerCounters()
         for topic in table.topics:
@@ -130,6 +131,7 @@ class Consumer:
     def _subscribed(self, message: wire.SubOk) -> None:
         self.refused = None
         self._lease_seconds = message.lease_ms / 1000
+        self._lease_bell.set()
         self._send(wire.Credit(self._group, IN_FLIGHT_EVENTS_MAX, IN_FLIGHT_BYTES_MAX))
 
     def _arrived(self, message: wire.Msg, frames: list[bytes]) -> None:
@@ -207,12 +209,12 @@ class Consumer:
         self._send(wire.Credit(self._group, len(batch), sum(delivery.bytes for delivery in batch)))
 
     def _refuse(self, delivery: _Delivery, error: Exception) -> None:
-        text = f"{type(error).__name__}: {error}"[:ERROR_LENGTH_MAX]
+        text = _sayable(f"{type(error).__name__}: {error}")
         where = {"topic": delivery.arrival.type, "event_id": delivery.arrival.id, "attempt": delivery.attempt}
         if isinstance(error, Reject):
             self.counters.rejected += 1
             _log.error("event rejected", error=text, **where)
-            self._send(wire.Term(self._group, [delivery.key], error.reason[:ERROR_LENGTH_MAX], text))
+            self._send(wire.Term(self._group, [delivery.key], _sayable(error.reason), text))
             return
         self.counters.retried += 1
         delay_ms = int(error.after_seconds * 1000) if isinstance(error, Retry) else None
@@ -228,7 +230,10 @@ class Consumer:
 
     async def _extend_loop(self) -> None:
         while True:
-            await asyncio.sleep(self._lease_seconds / 3)
+            with contextlib.suppress(TimeoutError):  # or the bell: a shorter lease than the one that it sleeps for
+                async with asyncio.timeout(self._lease_seconds / 3):
+                    await self._lease_bell.wait()
+            self._lease_bell.clear()
             if self._held:
                 self._send(wire.Wip(self._group, list(self._held)))
 
@@ -249,6 +254,11 @@ class Consumer:
         while gone == _inbox.PURGE_ROWS_MAX:
             gone = await self._database.write(lambda tx: _inbox.purge(connection_of(tx), oldest))
             await asyncio.sleep(_PURGE_PAUSE_SECONDS)
+
+
+def _sayable(text: str) -> str:
+    """Bounded, and without what UTF-8 has no bytes for (part of a file's name, say): it must not stop the verdict."""
+    return text[:ERROR_LENGTH_MAX].encode(errors="replace").decode()
 
 
 def _event(delivery: _Delivery, data: Any) -> Event[Any]:

@@ -29,17 +29,20 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
+import structlog
 
 from . import _migrations, _outbox, _schema
 from ._errors import AtollError, DatabaseLockedError, OverloadedError, StorageError
 
 T = TypeVar("T")
+_log = structlog.get_logger("atoll.database")
 
 WORKS_QUEUED_MAX = 4096
 """Writes that may wait for the writer thread; more are refused with OverloadedError."""
@@ -47,6 +50,8 @@ READS_QUEUED_MAX = 4096
 """The same for the reader thread."""
 GROUP_WORKS_MAX = 256
 """Works in one commit: enough that fsync no longer dominates, small enough that nobody waits long for a neighbour."""
+CLOSE_SECONDS = 1.0
+"""For the threads to end. One that hangs in a work is left behind: it dies with the process, and commits nothing."""
 _PAGES_BEFORE_CHECKPOINT = 4000
 """16 MB of WAL. The default of 1,000 pages checkpoints four times as often, each time on the commit path."""
 # Error codes after which SQLite's own state is in doubt; a full disk is not among them: it can be freed.
@@ -165,17 +170,27 @@ class Database:
         self._open = True
 
     async def close(self) -> None:
-        """Finishes what is queued, then closes. What comes later is refused. Closing twice does nothing."""
+        """Finishes what is queued, for at most CLOSE_SECONDS, then closes. What comes later is refused.
+
+        Closing twice does nothing. A database with a work that hangs stays locked until the process has ended.
+        """
         if not self._open:
             return
         self._open = False
         self._jobs.put(None)
         self._reads.put(None)
-        for thread in self._threads:
-            await asyncio.to_thread(thread.join)
+        await asyncio.to_thread(self._join)
+        if any(thread.is_alive() for thread in self._threads):
+            _log.error("a work hangs and was left behind", database=self.path.name)
+            return
         if self._lock_fd is not None:
             os.close(self._lock_fd)
             self._lock_fd = None
+
+    def _join(self) -> None:
+        deadline = time.monotonic() + CLOSE_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     async def write(self, work: Callable[[Transaction], T]) -> T:
         """Runs `work` on the writer thread and returns its value once it is committed and fsynced.
@@ -221,8 +236,9 @@ class Database:
         def run(connection: sqlite3.Connection) -> None:
             try:
                 value = _snapshot(connection, work)
-            except Exception as error:
-                loop.call_soon_threadsafe(_set_error, future, error)
+            except BaseException as error:  # as for works: a SystemExit must not end the reader thread
+                told = error if isinstance(error, Exception) else AtollError(f"the work raised {error!r}")
+                loop.call_soon_threadsafe(_set_error, future, told)
             else:
                 loop.call_soon_threadsafe(_set_value, future, value)
 

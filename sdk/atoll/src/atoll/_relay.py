@@ -67,6 +67,8 @@ class Relay:
         self._next = 0
         self._acked = 0
         self._settled = 0
+        self._acked_before = 0
+        """What earlier sessions had acknowledged when this one began; the broker's mark cannot be below it."""
         self._refusals: list[_outbox.Refused] = []
         self._wait_until = 0.0
         self.counters = RelayCounters()
@@ -115,6 +117,7 @@ class Relay:
         self._link = link
         self._credit = link.welcome.credit
         self._database.publisher.event_bytes_max = link.welcome.limits.event_bytes
+        self._acked_before = self._acked
         self._next = 0  # unknown until the comparison, which reads the database
         self._bell.set()
 
@@ -189,12 +192,13 @@ class Relay:
         ours, id_there = await self._database.read(work)
         if link is not self._link:
             return False
-        misfit = _misfit(ours, id_there, theirs, link.welcome.log)
+        misfit = _misfit(ours, max(ours.acked_pseq, self._acked_before), id_there, theirs, link.welcome.log)
         if misfit:
             self._stop(misfit)
             return False
         self.stopped = None
-        self._next = theirs.mark + 1
+        # What was under way to the broker when the old session went may have been acknowledged to this one meanwhile.
+        self._next = max(theirs.mark, self._acked) + 1
         self._acknowledged(theirs.mark, [one for one in theirs.refused if one.pseq > ours.acked_pseq])
         return True
 
@@ -261,6 +265,8 @@ class Relay:
         upto, refused, link = self._acked, list(self._refusals), self._link
         if link is None or (upto <= self._settled and not refused):
             return
+        if self._next == 0:  # until the comparison the rows are what it compares with; it rings again
+            return
         log = link.welcome.log
         await self._database.write(lambda tx: _outbox.acknowledge(connection_of(tx), log, upto, refused))
         self._settled = upto
@@ -275,14 +281,16 @@ class Relay:
             _log.error("an event was refused", pseq=one.pseq, code=one.code, field=one.field, text=one.text, alarm=True)
 
 
-def _misfit(ours: _outbox.Producer, id_there: str | None, theirs: wire.ProducerMark, log: str) -> str | None:
+def _misfit(
+    ours: _outbox.Producer, acked: int, id_there: str | None, theirs: wire.ProducerMark, log: str
+) -> str | None:
     """Why the broker's mark cannot be about this outbox, if so."""
     made = ours.next_pseq - 1
     if theirs.mark > made:
         return f"the broker has event {theirs.mark}, the outbox made {made}: was this database restored from a backup?"
-    if theirs.mark < ours.acked_pseq:
+    if theirs.mark < acked:
         what = "another log" if ours.log not in (None, log) else "its log"
-        return f"the broker acked event {ours.acked_pseq} and has {theirs.mark} in {what}: was its disk replaced?"
+        return f"the broker acked event {acked} and has {theirs.mark} in {what}: was its disk replaced?"
     ours_id = ours.acked_id if theirs.mark == ours.acked_pseq else id_there
     if theirs.mark and theirs.last_id and ours_id and theirs.last_id != ours_id:
         return f"event {theirs.mark} is {theirs.last_id} at the broker and {ours_id} here"

@@ -12,7 +12,6 @@ makes it simple to be right: there is no half-old state to repair. A part never 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import random
 import uuid
@@ -169,6 +168,7 @@ class Session:
             self._zmq = ZmqConnector(self._options.bus, CurveKeys.read(self._options.keys))
             self._connector = self._zmq
         self._task = asyncio.create_task(self._run(self._connector), name="atoll session")
+        self._task.add_done_callback(self._ran)
 
     async def stop(self, reason: str = "stopped") -> None:
         """Says BYE, which hands back what is in flight, and closes. Stopping twice does nothing."""
@@ -179,8 +179,7 @@ class Session:
             self._link.send(wire.ClientBye(reason))
             await asyncio.wait([self._ended], timeout=BYE_SECONDS)
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await asyncio.wait([task])
         if self._zmq is not None:
             self._zmq.close()
 
@@ -211,8 +210,15 @@ class Session:
             why = await self._guarded_one(connector)
             failures = 0 if self.sessions > sessions else failures + 1
             self._note_down(why)
-            limit = REFUSED_BACKOFF_SECONDS if self._refused else min(BACKOFF_SECONDS_MAX, 0.1 * 2**failures)
+            limit = REFUSED_BACKOFF_SECONDS if self._refused else min(BACKOFF_SECONDS_MAX, 0.1 * 2 ** min(failures, 8))
             await asyncio.sleep(random.uniform(0, limit))  # noqa: S311 - jitter, no secret
+
+    def _ran(self, task: asyncio.Task[None]) -> None:
+        """It runs until it is cancelled; if it ends otherwise that is a bug, which must not be found out by silence."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            _log.error("the session has failed and will not come back", exc_info=error, alarm=True)
+            self._state = f"down: {type(error).__name__}: {error}"[:200]
 
     async def _guarded_one(self, connector: Connector) -> str:
         """A session's own bug, or no file descriptor left for its socket, is the end of that session alone."""

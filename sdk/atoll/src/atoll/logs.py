@@ -20,6 +20,8 @@ from ._options import Options
 REPEAT_SECONDS = 60.0
 """The exporter of telemetry may complain once in so many seconds."""
 EVENT_LENGTH_MAX = 4096
+_TELEMETRY = ("opentelemetry", "urllib3", "requests")
+"""The exporter and what it is made of."""
 
 
 def configure(options: Options, *, stream: TextIO | None = None) -> None:
@@ -45,8 +47,28 @@ def configure(options: Options, *, stream: TextIO | None = None) -> None:
     handler = logging.StreamHandler(out)
     handler.setFormatter(_Formatter(shared, render))
     handler.addFilter(_quieten)
+    quieten_telemetry()
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(max(level, logging.INFO))
+
+
+def quieten_telemetry() -> None:
+    """One line a minute of the exporter's complaints, whether or not the process has set up its logs."""
+    for name in _TELEMETRY:
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [_OneLine(logging.WARNING)]
+        logger.propagate = False
+
+
+class _OneLine(logging.Handler):
+    """Hands on the first record of a minute, as one line, to wherever the process logs (else to stderr)."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _drop_trace(record)
+        if _repeats.first("telemetry"):
+            last = [logging.lastResort] if logging.lastResort is not None else []
+            for handler in logging.root.handlers or last:
+                handler.handle(record)
 
 
 class _Formatter(logging.Formatter):
@@ -84,10 +106,7 @@ _repeats = _Repeats()
 
 
 def _quieten(record: logging.LogRecord) -> bool:
-    """Takes stack traces from two sources that strangers or a dead collector could make talk without end."""
-    if record.name.startswith(("opentelemetry", "urllib3", "requests")):
-        _drop_trace(record)
-        return _repeats.first("opentelemetry")
+    """Takes stack traces from a source that strangers could make talk without end."""
     if record.name == "aiohttp.server" and _is_bad_request(record):
         _drop_trace(record)
         record.levelname = "INFO"

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from opentelemetry import trace
 
+from . import logs
 from ._counters import SpanCounters
 from ._options import Options
 
@@ -63,6 +64,7 @@ def make_provider(options: Options, url: str) -> TracerProvider:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.sampling import DEFAULT_ON
 
+    logs.quieten_telemetry()
     resource = Resource(
         {
             "service.name": options.name,
