@@ -137,6 +137,9 @@ async def test_forms_that_are_not_understood(auth: Caller, form: Any, error: str
 
 async def test_credentials_in_two_places(auth: Caller) -> None:
     await expect(await auth.form("/auth/token", CREDENTIALS, **basic()), 400, "invalid_request")
+    grant = {"grant_type": "client_credentials"}
+    await expect(await auth.form("/auth/token", {**grant, "client_id": "other"}, **basic()), 400, "invalid_request")
+    assert (await auth.form("/auth/token", {**grant, "client_id": CLIENT_ID}, **basic())).status == 200
 
 
 async def test_bodies_that_are_no_form(auth: Caller) -> None:
@@ -227,11 +230,35 @@ async def test_guessing_from_an_address_is_slowed(auth: Caller) -> None:
     for number in range(30):
         auth.address = f"2001:db8::{number:x}"  # one /64: one subscriber
         assert (await auth.login(f"user{number}", "wrong password")).status == 401
+    answer = await auth.login()
+    await expect_problem(answer, 429, "throttled")
+    assert answer.headers["Retry-After"] == "3"
+    auth.address = "2001:db8:0:1::1"
+    await auth.logged_in()
+
+
+async def test_guessing_does_not_lock_out_whoever_knows_the_secret(auth: Caller) -> None:
+    await auth.logged_in()
+    for number in range(40):
+        await auth.login(f"user{number}", "wrong password")
+    await auth.client_token()  # a client, from the address of who guesses at people's passwords
+    await auth.logged_in()
+    for number in range(30):
+        auth.address = f"192.0.2.{number + 2}"
+        await auth.login("anna", "wrong password")
+        await auth.form("/auth/token", {**CREDENTIALS, "client_secret": "wrong secret"})
+    auth.address = "192.0.2.1"
+    await auth.logged_in()
+    await auth.client_token()
+
+
+async def test_guessing_at_a_client_from_an_address_is_slowed(auth: Caller) -> None:
+    for number in range(30):
+        wrong = {**CREDENTIALS, "client_id": f"client{number}"}
+        await expect(await auth.form("/auth/token", wrong), 401, "invalid_client")
     answer = await auth.form("/auth/token", CREDENTIALS)
     await expect(answer, 429, "temporarily_unavailable")
     assert answer.headers["Retry-After"] == "3"
-    auth.address = "2001:db8:0:1::1"
-    await auth.client_token()
 
 
 async def test_right_secrets_are_never_slowed(auth: Caller) -> None:

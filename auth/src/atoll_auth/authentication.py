@@ -31,15 +31,15 @@ class Authentication:
 
     async def check(self, kind: str, name: str, secret: str, address: str) -> Account:
         """The account, as it is after the check. Raises WrongCredentialsError, ThrottledError or BusyError."""
-        bucket = f"{kind}:{name}"
         with self._passwords.place():
-            wait = self._guard.enter(bucket, address)
-            if wait:
-                raise ThrottledError(wait)
+            # By kind, the address too: who guesses at people's passwords does not slow the clients beside him.
+            attempt = self._guard.enter(f"{kind}:{name}", f"{kind}:{address}")
+            if attempt.wait_seconds:
+                raise ThrottledError(attempt.wait_seconds)
             account = await self._matching(kind, name, secret)
         if account is None:
             raise WrongCredentialsError
-        self._guard.forgive(bucket, address)
+        self._guard.forgive(attempt)
         return account
 
     async def _matching(self, kind: str, name: str, secret: str) -> Account | None:

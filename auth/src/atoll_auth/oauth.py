@@ -65,7 +65,7 @@ def _as_oauth(error: Exception) -> OAuthError | None:
         case WrongCredentialsError():
             return invalid_client("unknown client or wrong secret")
         case ThrottledError():
-            return _unavailable(429, "too many wrong attempts", error.wait_seconds)
+            return _unavailable(429, f"too many wrong attempts; {error}", error.wait_seconds)
         case BusyError():
             return _unavailable(503, "too many requests at once", 1)
         case GrantError():
@@ -113,7 +113,10 @@ def credentials(request: web.Request, form: dict[str, str]) -> Credentials | Non
     if header is not None and "client_secret" in form:
         raise OAuthError("invalid_request", "client credentials in the header and in the form")
     if header is not None:
-        return _bounded(_basic(header))
+        found = _basic(header)
+        if form.get("client_id", found.client_id) != found.client_id:
+            raise OAuthError("invalid_request", "client_id in the form is not the one in the header")
+        return _bounded(found)
     if in_form:
         return _bounded(Credentials(form.get("client_id", ""), form.get("client_secret", "")))
     return None

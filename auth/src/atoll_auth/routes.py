@@ -128,7 +128,7 @@ def _raise_problem(error: Exception) -> NoReturn:
             raise atoll_web.Problem(422, "invalid_scope", str(error), field="scope")
         case ThrottledError():
             headers = {"Retry-After": str(error.wait_seconds)}
-            raise atoll_web.Problem(429, "throttled", "Too many wrong attempts; wait", headers=headers)
+            raise atoll_web.Problem(429, "throttled", f"Too many wrong attempts; {error}", headers=headers)
         case BusyError():
             raise atoll_web.Problem(503, "busy", "Too many logins at once; try again", headers={"Retry-After": "1"})
     raise atoll_web.Problem(401, "invalid_credentials", "The user name or the password is wrong")

@@ -2,10 +2,13 @@
 
 Each has a bucket of attempts that refills slowly. An attempt takes one before the secret is looked at (so that parallel
 guesses count too) and gets it back if it was right, so a client that knows its secret is never slowed by itself. An
-account's bucket delays an attacker from many addresses; an address's bucket one who tries many accounts. Nobody is
-locked out for longer than one refill takes.
+account's bucket delays an attacker from many addresses; an address's bucket one who tries many accounts.
 
-In memory: a restart forgives, and the account's bucket then allows twenty more guesses.
+Alone, these two would let anybody lock an owner out by guessing without a pause. So an account that was entered from an
+address before has a bucket of its own there, which nobody's guesses elsewhere, or at other accounts, can empty. Whoever
+comes from a new address while his account is being guessed at waits for a refill like everybody.
+
+In memory: a restart forgives and forgets, and an account's bucket then allows twenty more guesses.
 """
 
 import math
@@ -59,22 +62,45 @@ class Throttle:
             self._buckets.popitem(last=False)
 
 
+class Attempt(NamedTuple):
+    """An attempt that may be made if `wait_seconds` is 0; nothing was taken otherwise."""
+
+    wait_seconds: int
+    pair: str
+    taken: tuple[tuple[Throttle, str], ...]
+
+
 class Guard:
-    """Both throttles as one: all or nothing is taken."""
+    """All throttles as one: all or nothing is taken."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._account = Throttle(ACCOUNT, clock)
         self._address = Throttle(ADDRESS, clock)
+        self._pair = Throttle(ACCOUNT, clock)
+        self._known: OrderedDict[str, None] = OrderedDict()  # pairs; of the last ENTRIES_MAX right attempts
 
-    def enter(self, account: str, address: str) -> int:
-        """0 and an attempt is taken of both; or the seconds to wait, and nothing is taken."""
-        wait = max(self._account.wait_seconds(account), self._address.wait_seconds(address))
-        if wait == 0:
-            self._account.take(account)
-            self._address.take(address)
-        return wait
+    def enter(self, account: str, address: str) -> Attempt:
+        """An attempt at the account from the address. Give it to `forgive` if it was a right one."""
+        pair = f"{account} {address}"
+        asked = self._asked(pair, account, address)
+        wait = max(throttle.wait_seconds(name) for throttle, name in asked)
+        if wait:
+            return Attempt(wait, pair, ())
+        for throttle, name in asked:
+            throttle.take(name)
+        return Attempt(0, pair, asked)
 
-    def forgive(self, account: str, address: str) -> None:
-        """The attempt that `enter` took was a right one."""
-        self._account.give_back(account)
-        self._address.give_back(address)
+    def _asked(self, pair: str, account: str, address: str) -> tuple[tuple[Throttle, str], ...]:
+        """The buckets that decide. Who knew the secret once is not to pay for strangers' guesses at it."""
+        if pair in self._known:
+            return ((self._pair, pair),)
+        return (self._account, account), (self._address, address)
+
+    def forgive(self, attempt: Attempt) -> None:
+        """It was a right one: what it took goes back to where it came from, and its pair is known from now on."""
+        for throttle, name in attempt.taken:
+            throttle.give_back(name)
+        self._known[attempt.pair] = None
+        self._known.move_to_end(attempt.pair)
+        if len(self._known) > ENTRIES_MAX:
+            self._known.popitem(last=False)

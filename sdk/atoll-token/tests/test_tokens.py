@@ -1,4 +1,5 @@
 import string
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -46,6 +47,21 @@ def test_each_type_is_refused_as_each_other(keys: dict[str, PublicKey], key: Sig
                 assert verifier.verify(token).typ == typ
             else:
                 assert code_of(verifier, token) == "wrong_type"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"typ": "refresh"}, "this is of type refresh; expected one of type access"),
+        ({"iss": "somebody"}, "not issued by atoll-auth"),
+        ({"aud": "orders"}, "for somebody other than atoll"),
+        ({"iat": NOW - 700, "nbf": NOW - 700, "exp": NOW - 100}, "the token expired 100 s ago"),
+    ],
+)
+def test_refusals_read_as_sentences(verifier: Verifier, key: SigningKey, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(TokenError) as refused:
+        verifier.verify(mint(claims(**changes), key))
+    assert words in refused.value.text
 
 
 def test_swapped_kid_is_refused(verifier: Verifier, key: SigningKey, other_key: SigningKey) -> None:

@@ -67,11 +67,11 @@ class Verifier:
     def check(self, claims: Claims) -> None:
         """Type, issuer, audience and times of claims whose signature has been verified. Raises TokenError."""
         if claims.typ != self._typ:
-            raise TokenError("wrong_type", f"{claims.typ}, expected {self._typ}")
+            raise TokenError("wrong_type", self._wrong_type(claims.typ))
         if claims.iss != self._issuer:
-            raise TokenError("wrong_issuer", f"expected {self._issuer}")
+            raise TokenError("wrong_issuer", f"the token was not issued by {self._issuer}")
         if claims.aud != self._audience:
-            raise TokenError("wrong_audience", f"expected {self._audience}")
+            raise TokenError("wrong_audience", f"the token was issued for somebody other than {self._audience}")
         self._check_times(claims, self._clock())
 
     def _check_times(self, claims: Claims, now: float) -> None:
@@ -80,7 +80,7 @@ class Verifier:
         if claims.nbf > now + self._leeway:
             raise TokenError("not_yet_valid", f"valid in {claims.nbf - now:.0f} s")
         if now >= claims.exp + self._leeway:
-            raise TokenError("expired", f"expired {now - claims.exp:.0f} s ago")
+            raise TokenError("expired", f"the token expired {now - claims.exp:.0f} s ago")
 
     def _forged(self, token: str) -> TokenError:
         # A refresh token sent as an access token is a common mistake and fails here, the type being the salt. The
@@ -90,5 +90,8 @@ class Verifier:
         except ValueError:
             typ = self._typ
         if typ != self._typ:
-            return TokenError("wrong_type", f"{typ}, expected {self._typ}")
+            return TokenError("wrong_type", self._wrong_type(typ))
         return TokenError("bad_signature", "the signature does not fit")
+
+    def _wrong_type(self, typ: str) -> str:
+        return f"this is of type {typ}; expected one of type {self._typ}"
