@@ -152,6 +152,32 @@ def test_a_group_whose_events_are_all_rejected_makes_progress() -> None:
     assert "mail" not in named
 
 
+def test_a_replay_in_an_idle_group_is_not_a_stall(broker: MemoryBroker) -> None:
+    shop, consumer, operator = Shop(broker), Consumer(broker, credit=1), Operator(broker)
+    shop.publish(event(1))
+    consumer.term(*consumer.take())
+    pings(broker, (shop, consumer, operator), 40)
+    operator.ask("dlq.replay", group="bank", subject="o-1")
+    assert operator.group()["lag"] == 1
+    named = [alarm["subject"] for alarm in operator.ask("alarms")["alarms"] if alarm["name"] == "group_stalled"]
+    assert "bank" not in named
+
+
+def test_a_handler_that_hangs_is_named_although_its_leases_are_extended() -> None:
+    broker = MemoryBroker(MESH)
+    shop, consumer, operator = Shop(broker), Consumer(broker), Operator(broker)
+    shop.publish(event(1))
+    held = consumer.take()
+    for second in range(35):
+        pings(broker, (shop, operator), 1)
+        consumer.say("PING", oldest_ms=second * 1000)
+        consumer.wip(*held)
+    named = {alarm["subject"]: alarm["text"] for alarm in operator.ask("alarms")["alarms"]}
+    assert named["bank"] == "makes no progress, 1 events wait"
+    oldest = {session["slot"]: session["oldest_ms"] for session in operator.ask("sessions")["sessions"]}
+    assert oldest["bank/1"] > 30_000
+
+
 def _write_keys(directory: Path, **identities: str) -> None:
     for name, text in identities.items():
         (directory / f"{name}.public").write_text(text, encoding="ascii")

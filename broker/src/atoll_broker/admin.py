@@ -93,6 +93,8 @@ def _replay_letters(core: Core, command: Admin) -> Result:
     group = _named_group(core, command)
     if command.subject is None:
         raise WireError("VERB", "dlq.replay needs the subject to release", "subject")
+    if group.lag == 0:
+        group.progress_at = core.now  # what was idle has not been stalled
     return {"replayed": group.replay(command.subject)}
 
 
