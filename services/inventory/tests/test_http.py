@@ -124,7 +124,9 @@ async def test_a_body_that_does_not_fit_names_the_field(shop: Shop, field: str, 
 
 async def test_a_member_that_stands_twice_is_refused(shop: Shop) -> None:
     code, problem = await shop.adjust(json.dumps(BODY).replace('"quantity"', '"quantity": 1, "quantity"', 1))
-    assert (code, problem["field"]) == (422, "quantity")
+    assert (code, problem["field"]) == (422, "lines[0].quantity")
+    code, problem = await shop.adjust(json.dumps(BODY)[:-1] + ', "reference": "other"}')
+    assert (code, problem["field"], problem["code"]) == (422, "reference", "duplicate_member")
 
 
 async def test_an_adjustment_of_the_most_lines_fits_the_bus_or_is_refused(shop: Shop) -> None:

@@ -126,6 +126,14 @@ async def test_an_idempotency_key_gives_the_same_answer_and_one_order(shop: Shop
     assert len(await shop.bus.published()) == 1
 
 
+async def test_a_member_that_stands_twice_is_named_by_its_path(shop: Shop) -> None:
+    twice = json.dumps(BODY).replace('"quantity": 6', '"quantity": 6, "quantity": 7')  # in both lines: the first counts
+    _, problem, _ = await shop.post("/orders", twice)
+    assert (problem["code"], problem["field"]) == ("duplicate_member", "lines[0].quantity")
+    _, problem, _ = await shop.post("/orders", json.dumps(BODY)[:-1] + ', "country": "France"}')
+    assert (problem["code"], problem["field"]) == ("duplicate_member", "country")
+
+
 def line(**changed: Any) -> dict[str, Any]:
     return {"lines": [BODY["lines"][0], BODY["lines"][1] | changed]}
 
