@@ -209,12 +209,17 @@ async def test_kill_while_publishing_loses_and_doubles_no_acked_event(broker: Re
     shop = wires("shop")
     shop.hello("shop", producer="shop/box")
     acked = sent = 0
+
+    def publish_up_to(last: int) -> int:
+        for first in range(sent + 1, last + 1, 20):
+            batch = [event(n, f"o-{n % 5}") for n in range(first, first + 20)]
+            shop.say("PUB", batch, producer="shop/box", first=first)
+        return max(sent, last)
+
     while acked < 400:
-        while sent < acked + 200:
-            batch = [event(n, f"o-{n % 5}") for n in range(sent + 1, sent + 21)]
-            shop.say("PUB", batch, producer="shop/box", first=sent + 1)
-            sent += 20
+        sent = publish_up_to(acked - acked % 20 + 200)
         acked = shop.next("PUBACK")["upto"]
+    sent = publish_up_to(sent + 100)  # so that something is under way, however fast the disk
     await broker.restart()
     again = wires("shop")
     mark = again.hello("shop", producer="shop/box")["producer"]
