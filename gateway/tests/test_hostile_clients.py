@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
+import aiohttp
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
-from support import Harness, MakeGateway, MakeService, echo, until
+from support import Feed, Harness, Issuer, MakeGateway, MakeService, echo, make_settings, until
 
 from atoll_gateway import paths
 from atoll_gateway.problems import Problem
@@ -174,6 +178,22 @@ async def test_a_half_sent_head_is_closed(service: MakeService, gateway: MakeGat
     assert await front.raw(b"") == b""
     assert time.monotonic() - start < 2
     assert await front.metric("atoll_gateway_client_connections_cut_total", why="head_timeout") == 2
+
+
+def test_a_half_sent_head_that_comes_with_the_connection_is_closed(issuer: Issuer, feed: Feed, tmp_path: Path) -> None:
+    """uvloop, on which the gateway runs, reads from a new connection before aiohttp's task for it has begun."""
+
+    async def send_at_once() -> bytes:
+        settings = make_settings(tmp_path, issuer, {"head_seconds_max": 0.2})
+        async with aiohttp.ClientSession() as client, Harness(settings, feed, issuer, client) as front:
+            with socket.create_connection(front.gateway.address) as connection:
+                connection.sendall(b"GET /orders HTTP/1.1\r\nHost: x\r\n")  # the loop does not turn in between
+                connection.setblocking(False)
+                async with asyncio.timeout(2):
+                    return await asyncio.get_running_loop().sock_recv(connection, 1)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(send_at_once()) == b""
 
 
 async def test_a_head_that_trickles_is_closed_all_the_same(service: MakeService, gateway: MakeGateway) -> None:
