@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import measured
 import pytest
+
+import measured
 from fleet import Fleet, fleet
 from invoices import REAL
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
 from polling import poll_until
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
 from fleet import REPOSITORY
 from topology import DEPLOYABLES, GROUPS, PARTS, PREFIXES, SDKS, SERVICES, TOPICS
 

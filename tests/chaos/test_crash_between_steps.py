@@ -13,6 +13,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+
 from fleet import Fleet, fleet, write_mesh
 from history import captured, refunded
 from measured import say

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
-import invoices
 import pytest
+
+import invoices
 from fleet import LAUNCHER, REPOSITORY, Fleet, fleet, write_mesh
 from history import assert_books_balance
 from measured import say

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from uuid import uuid4
 
 import pytest
+
 from fleet import Fleet, http
 from polling import poll_until
 

@@ -10,8 +10,9 @@ import subprocess
 import time
 from pathlib import Path
 
-import invoices
 import pytest
+
+import invoices
 from fleet import LAUNCHER, REPOSITORY, Fleet, fleet, write_mesh
 from history import assert_books_balance
 from measured import say

@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 import yaml
+
 from fleet import REPOSITORY
 from topology import GROUPS, PREFIXES, SERVICES, TOPICS
 

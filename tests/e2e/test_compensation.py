@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 import pytest
+
 from fleet import Fleet, fleet, write_mesh
 from history import captured, refunded
 from measured import say

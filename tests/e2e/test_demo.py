@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
-import invoices
 import pytest
+
+import invoices
 from fleet import Fleet, fleet
 from history import assert_books_balance
 from measured import say

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from fleet import LAUNCHER, REPOSITORY, Fleet, fleet, http, processes_of
 from measured import say
 from polling import poll_until

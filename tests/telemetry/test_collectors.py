@@ -7,8 +7,9 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-import invoices
 import pytest
+
+import invoices
 from collector import Collector, Span, collector
 from fleet import Fleet, fleet
 from history import assert_books_balance
