@@ -56,6 +56,16 @@ async def test_the_document_shows_what_is_routed_and_nothing_else(front: Harness
     assert set(scopes) == {"orders:read", "orders:write"}
 
 
+async def test_the_head_of_a_get_is_no_operation_of_its_own(service: MakeService, gateway: MakeGateway) -> None:
+    """aiohttp registers one beside each GET, and services announce what is registered."""
+    announced = (("GET", "/orders"), ("HEAD", "/orders"), ("HEAD", "/orders/x"))
+    routes = [(method, path, "orders:read") for method, path in announced]
+    front = await gateway(await service("orders", echo, routes=routes))
+    paths = (await front.call("GET", "/openapi.json", headers={})).json["paths"]
+    assert {path: set(item) for path, item in paths.items()} == {"/orders": {"get"}, "/orders/x": {"head"}}
+    assert (await front.call("HEAD", "/orders")).status == 200
+
+
 async def test_the_page_needs_nothing_from_elsewhere_and_escapes_what_services_say(front: Harness) -> None:
     answer = await front.call("GET", "/docs", headers={})
     text = answer.body.decode()

@@ -43,7 +43,9 @@ def document(table: Table, services: Services, version: str) -> dict[str, Any]:
     """The whole document."""
     described = {service: _description(slots.values()) for service, slots in services.items()}
     paths: dict[str, dict[str, Any]] = {}
-    for route in sorted(table.routes, key=lambda route: (route.template, route.method)):
+    for route in sorted(table.routes, key=lambda route: (route.template, route.method)):  # GET comes before HEAD
+        if route.method == "HEAD" and "get" in paths.get(route.template, {}):
+            continue  # every GET answers it; an entry without parameters and answers would only mislead
         operation = _operation(route, described.get(route.service, {}))
         paths.setdefault(route.template, {})[route.method.lower()] = operation
     return {
