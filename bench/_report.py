@@ -21,6 +21,11 @@ def machine() -> str:
     return f"{model}, {os.cpu_count()} cores, {system}, Python {platform.python_version()}"
 
 
+def busy() -> str:
+    """What else ran: the load of the last minute, which tells a quiet moment from another."""
+    return f"load average {os.getloadavg()[0]:.1f} at the start"
+
+
 def percentile(values: Sequence[float], fraction: float) -> float:
     """The value below which `fraction` of the sorted values lie (nearest rank)."""
     ordered = sorted(values)
@@ -31,3 +36,13 @@ def median_and_range(values: Sequence[float], unit: str) -> str:
     """`median (lowest–highest of n runs) unit`."""
     middle = statistics.median(values)
     return f"{middle:,.0f} ({min(values):,.0f}–{max(values):,.0f}, {len(values)} runs) {unit}"
+
+
+def ratio(values: Sequence[float], reference: Sequence[float]) -> float:
+    """The median of the ratios of runs that were made one after the other: what a machine's mood spoils least."""
+    return statistics.median(value / other for value, other in zip(values, reference, strict=True))
+
+
+def row(title: str, *cells: str) -> None:
+    """One aligned line of a table."""
+    print(f"{title:<46}" + "".join(f"  {cell:>40}" if at == 0 else f"  {cell:>9}" for at, cell in enumerate(cells)))

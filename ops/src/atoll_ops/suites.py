@@ -75,7 +75,7 @@ def run(root: Path, arguments: list[str]) -> int:
 
 
 def bench(root: Path, name: str | None, arguments: list[str]) -> int:
-    """Run bench/NAME.py in the tools environment. Raises OperationError if there is none."""
+    """Become bench/NAME.py, in the environment of bench/. Raises OperationError if there is none."""
     known = sorted(path.stem for path in (root / "bench").glob("[!_]*.py"))
     if name is None:
         console.say("bench", ", ".join(known) or "there are none yet")
@@ -83,9 +83,11 @@ def bench(root: Path, name: str | None, arguments: list[str]) -> int:
     if name not in known:
         raise OperationError(f"bench: there is no {name!r} (there are: {', '.join(known) or 'none yet'})")
     workshop = Workshop(root)
-    workshop.sync([Environment.tools(root)], console.say)
-    command = [str(workshop.python("tools")), str(root / "bench" / f"{name}.py"), *arguments]
-    return subprocess.run(command, cwd=root, check=False).returncode
+    # The gateway is measured as it is deployed, by its own pins; the broker and the SDK are among the pins of bench/.
+    workshop.sync([Environment.of(root / "bench"), Environment.of(root / "gateway")], console.say)
+    command = [str(workshop.python("bench")), str(root / "bench" / f"{name}.py"), *arguments]
+    # It takes this process's place: Ctrl-C and the exit code are its own, and nobody is between to be orphaned.
+    return os.execv(command[0], command)  # noqa: S606 - no shell is wanted
 
 
 class _Plan:
