@@ -7,6 +7,7 @@ import signal
 import socketserver
 import sys
 import time
+from pathlib import Path
 
 BEGAN = time.monotonic()
 
@@ -31,14 +32,29 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
     daemon_threads = True
 
 
+def drain(*_: object) -> None:
+    time.sleep(float(os.environ.get("FAKE_DRAIN_SECONDS", "0")))
+    sys.exit(0)
+
+
+def first_times() -> bool:
+    """Whether this is one of the first FAKE_EXIT_TIMES starts (default: every one is)."""
+    data = Path(os.environ["ATOLL_DATA"])
+    data.mkdir(parents=True, exist_ok=True)
+    with (data / "starts").open("a+") as file:
+        file.write("x")
+        return file.tell() <= int(os.environ.get("FAKE_EXIT_TIMES", "1000000"))
+
+
 def main() -> None:
-    if exit_code := os.environ.get("FAKE_EXIT"):
+    if (exit_code := os.environ.get("FAKE_EXIT")) and first_times():
+        time.sleep(float(os.environ.get("FAKE_EXIT_AFTER", "0")))
         print("fake: this was asked for", flush=True)
         sys.exit(int(exit_code))
     if os.environ.get("FAKE_DRAIN") == "never":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        signal.signal(signal.SIGTERM, drain)
     time.sleep(float(os.environ.get("FAKE_START_SECONDS", "0")))
     print(json.dumps({"time": "2026-01-01T00:00:00.000Z", "level": "info", "event": "fake is up"}), flush=True)
     Server((os.environ["ATOLL_HOST"], int(os.environ["ATOLL_PORT"])), Handler).serve_forever()

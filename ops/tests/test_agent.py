@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 
 import psutil
 from system import System, poll_until
 
-from atoll_ops import ports
+from atoll_ops import ports, sockets
 from atoll_ops.slots import Slot, SlotFiles
 from atoll_ops.state import State
 
@@ -156,6 +158,41 @@ def test_a_failed_start_lets_go_of_what_ran_before(system: System) -> None:
     assert system.part("two")["pid"] == two
 
 
+def test_a_failed_start_leaves_no_next_try_behind(system: System) -> None:
+    """The part that failed is tried again at once, and once more while the others drain: that one must end too."""
+    system.write_mesh(FAKE_EXIT="64", FAKE_EXIT_TIMES="2", FAKE_EXIT_AFTER="0.5")
+    with (system.root / "mesh.toml").open("a") as page:
+        page.write('\n[part.two.settings]\nFAKE_DRAIN_SECONDS = "2"\n')
+    assert system.up(check=False).code == 1
+    assert system.processes() == []
+
+
+def test_what_waits_for_its_turn_starts_nothing_that_has_drained(system: System) -> None:
+    system.write_mesh(FAKE_DRAIN_SECONDS="2")
+    system.up()
+    commands = [subprocess.Popen(system.command(act, "one"), env=system.variables) for act in ("stop", "start")]
+    poll_until("the stop", lambda: system.part("one")["why"], lambda why: why == "draining")
+    system.run("down")
+    assert system.processes() == []
+    for command in commands:
+        command.wait(10)
+
+
+def test_a_paused_control_can_be_operated(tmp_path: Path) -> None:
+    system = System(tmp_path, tmp_path / "state")
+    page = (tmp_path / "mesh.toml").read_text().replace("part.one", "part.control")
+    (tmp_path / "mesh.toml").write_text(page)
+    system.up()
+    listener = sockets.listen(State(system.state).control_socket)  # it takes what comes, and answers nothing
+    try:
+        os.kill(system.part("control")["pid"], signal.SIGSTOP)
+        poll_until("it to show as paused", lambda: system.part("control")["state"], lambda state: state == "paused")
+        assert "resumed" in system.run("resume", "control").output
+    finally:
+        listener.close()
+        system.run("down")
+
+
 def test_only_starts_what_it_names(system: System) -> None:
     system.up("--only", "two")
     assert [part["name"] for part in system.snapshot()["parts"]] == ["two"]
@@ -248,10 +285,24 @@ def test_reset_refuses_while_anything_runs_and_asks_before(system: System) -> No
     system.kill_agent()
     assert "still run" in system.run("reset", "--yes", check=False).output
     system.run("down")
-    assert "--yes" in system.run("reset", check=False).output
     (system.state / "env").mkdir()  # as in the default state directory, where environments live too
-    system.run("reset", "--yes")
+    assert "nothing was removed" in _reset_at_a_terminal(system, "no\n")
+    assert (system.state / "keys").is_dir()
+    system.run("reset")  # no terminal, nobody to ask
     assert [path.name for path in system.state.iterdir()] == ["env"]
+
+
+def _reset_at_a_terminal(system: System, typed: str) -> str:
+    terminal, child = pty.openpty()
+    done = subprocess.Popen(
+        system.command("reset"), env=system.variables, stdin=child, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip
+    os.write(terminal, typed.encode())
+    said, _ = done.communicate(timeout=20)
+    os.close(child)
+    os.close(terminal)
+    return said
 
 
 def test_ports_once_chosen_are_kept(system: System) -> None:

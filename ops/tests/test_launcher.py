@@ -74,6 +74,17 @@ def test_it_follows_a_link_to_itself(clone: Path, tmp_path: Path) -> None:
     assert f"<{clone}>" in _run(link)
 
 
+def test_what_another_project_sets_for_its_python_is_not_for_ours(clone: Path) -> None:
+    _run(clone / "atoll")
+    python = clone / ".atoll" / "env" / "ops" / "bin" / "python"
+    python.write_text("#!/bin/sh\necho \"<${PYTHONPATH-unset}>\"\n")
+    done = subprocess.run(
+        [str(clone / "atoll")], capture_output=True, text=True, check=True,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": "/elsewhere"},
+    )  # fmt: skip
+    assert done.stdout == "<unset>\n"
+
+
 def test_it_adds_less_than_a_tenth_of_a_second(clone: Path) -> None:
     _run(clone / "atoll")
     durations = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +16,7 @@ import pytest
 from system import FAKE_PART
 
 from atoll_ops import instance as supervision
-from atoll_ops import mesh, ports, suites
+from atoll_ops import mesh, ports, probe, suites
 from atoll_ops.instance import Instance
 from atoll_ops.launch import LOG_BYTES_MAX, Plan
 from atoll_ops.operations import ActRefusedError, Operations
@@ -122,6 +123,56 @@ async def test_a_large_log_is_put_aside_at_the_next_start(make: Make, tmp_path: 
     await _until("readiness", lambda: one.is_ready)
     assert log.stat().st_size < 1000
     assert log.with_suffix(".log.1").stat().st_size == LOG_BYTES_MAX + 1
+
+
+async def test_a_log_stays_bounded_while_its_process_goes_on(make: Make, tmp_path: Path) -> None:
+    one = make()
+    await _until("readiness", lambda: one.is_ready)
+    log = tmp_path / "state" / "logs" / "one-1.log"
+    with log.open("ab") as file:
+        file.truncate(LOG_BYTES_MAX + 1)
+    await _until("the log to be put aside", lambda: log.stat().st_size < 1000)
+    assert log.with_suffix(".log.1").stat().st_size == LOG_BYTES_MAX + 1
+
+
+async def test_one_who_only_looks_at_a_lock_is_not_evicted(make: Make) -> None:
+    one = make()
+    await _until("readiness", lambda: one.is_ready)
+    assert one.process is not None
+    with one.files.lock.open() as looker:
+        watching = await asyncio.create_subprocess_exec("sleep", "60", stdin=looker)
+    try:
+        assert one.files.holders() == [one.process.pid]
+    finally:
+        watching.kill()
+        await watching.wait()
+
+
+async def test_a_lost_lock_directory_ends_nobodys_supervision(make: Make, tmp_path: Path) -> None:
+    one = make()
+    await _until("readiness", lambda: one.is_ready)
+    shutil.rmtree(tmp_path / "state" / "run")
+    one.kill_now()
+    await _until("the reason", lambda: "its lock cannot be taken" in one.why())
+    (tmp_path / "state" / "run").mkdir()
+    await _until("a successor", lambda: one.is_ready)
+
+
+async def test_who_slept_himself_calls_nobody_silent(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = make()
+    await _until("readiness", lambda: one.is_ready)
+    process = one.process
+
+    async def asleep(*_: object) -> None:  # as after Ctrl-Z and fg in the middle of a probe
+        time.sleep(0.5)  # noqa: ASYNC251 - the whole loop stands still, that is the point
+
+    monkeypatch.setattr(supervision, "LIVENESS_SECONDS", 0.3)
+    monkeypatch.setattr(supervision, "ASLEEP_SECONDS", 0.1)
+    monkeypatch.setattr(supervision, "PROBE_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(probe, "health", asleep)
+    assert process is not None
+    await one._look(process)
+    assert not await process.wait(0.2)
 
 
 # ---- operations --------------------------------------------------------------------------------------------------

@@ -14,10 +14,11 @@ def main() -> int:
 
         return control.main()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both ask to end: one way out, with every `finally`
-    signal.signal(signal.SIGHUP, signal.default_int_handler)
-    from atoll_ops import cli
-
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup ./atoll up` means to outlive its terminal
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
+        from atoll_ops import cli  # it takes a while: Ctrl-C may come in the middle of it
+
         return cli.main()
     except KeyboardInterrupt:
         return INTERRUPTED

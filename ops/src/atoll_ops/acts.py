@@ -6,6 +6,7 @@ The agent's log then is the only record, and the command line says so.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -15,6 +16,7 @@ from typing import Any
 
 from atoll_ops import client, console, sockets
 from atoll_ops.errors import AgentGoneError, OperationError
+from atoll_ops.keys import CONTROL
 from atoll_ops.slots import Slot
 from atoll_ops.state import State
 
@@ -35,10 +37,11 @@ class ControlDownError(Exception):
 def carry_out(state: State, act: str, slot: Slot, reason: str, seconds: float | None = None) -> int:
     """Ask for an act and follow it to its end, a line a step. Raises OperationError if it is refused."""
     try:
+        _check_control_moves(state)
         operation = _ask_control(state, act, slot, reason, seconds)
     except ControlDownError:
         operation = _ask_agent(state, act, slot, reason, seconds)
-        console.problem("control is down: done by the agent itself, noted in logs/agent.log and not in the audit")
+        console.problem("control does not answer: done by the agent, noted in logs/agent.log and not in the audit")
     return _follow(state, operation)
 
 
@@ -61,8 +64,23 @@ def control(state: State, method: str, path: str, body: object = None, headers: 
     finally:
         connection.close()
     if response.status >= 400:
-        raise OperationError(str(answer.get("detail") or answer.get("title")))
+        raise OperationError(_refusal(answer))
     return answer
+
+
+def _check_control_moves(state: State) -> None:
+    """Raises ControlDownError for one that is paused or hangs: it would take the request, and never answer it."""
+    with contextlib.suppress(AgentGoneError):
+        parts = client.ask(state, do="snapshot")["parts"]
+        here = next((part for part in parts if part["name"] == CONTROL), None)
+        if here is not None and here["state"] in ("paused", "unknown"):
+            raise ControlDownError(f"control is {here['state']}", sent=False)
+
+
+def _refusal(answer: dict[str, Any]) -> str:
+    """What a problem document says, with the field that it is about."""
+    field = f"{answer['field']}: " if answer.get("field") else ""
+    return field + str(answer.get("detail") or answer.get("title"))
 
 
 def _ask_control(state: State, act: str, slot: Slot, reason: str, seconds: float | None) -> dict[str, Any]:

@@ -74,9 +74,11 @@ class Agent:
                 rising = group.create_task(self._come_up())
                 await self._ending.wait()
                 rising.cancel()
+                for operation in self._tasks:
+                    operation.cancel()  # one that waits for its turn must not start again what has drained
                 await self._drain()
-                for task in [*keepers, *self._tasks]:
-                    task.cancel()
+                for keeper in keepers:
+                    keeper.cancel()
                 self._clean_up()
                 self._emit("end", code=self._exit_code)
                 server.close()
@@ -139,7 +141,10 @@ class Agent:
 
         A start that failed ends what it started and lets go of what ran before it.
         """
-        mine = [one for one in self.instances.values() if self._exit_code == 0 or _started_here(one)]
+        mine = [one for one in self.instances.values() if self._exit_code == 0 or not _adopted(one)]
+        running = sum(one.process is not None for one in mine)
+        if self._exit_code == 0 and running:
+            self._emit("draining", parts=running)
         services = [one for one in mine if one.part.kind == "service"]
         core = [one for one in reversed(mine) if one.part.kind != "service"]
         for wave in ([*services], *([one] for one in core)):
@@ -194,10 +199,18 @@ class Agent:
         event = {"event": kind, **details}
         self._journal.write(kind, "error" if kind == "failed" else "info", **details)
         self._history.append(event)
-        if self._listener is not None:
-            self._listener(event)
+        self._tell_listener(event)
         for follower in self._followers:
             follower.hear(event)
+
+    def _tell_listener(self, event: Event) -> None:
+        """A terminal that was closed, or a reader that had enough, is no reason to leave parts behind undrained."""
+        try:
+            if self._listener is not None:
+                self._listener(event)
+        except OSError as error:
+            self._listener = None
+            self._journal.write("nobody listens any more", "warning", why=str(error))
 
     def snapshot(self) -> dict[str, Any]:
         """All that the agent knows, as `status --json` shows it."""
@@ -233,7 +246,7 @@ class Agent:
                 await self._follow(writer, history=request["do"] == "follow", ending=request["do"] == "down")
             else:
                 await _say(writer, self._answer(request))
-        except (OSError, TimeoutError, ValueError, AttributeError):
+        except (OSError, TimeoutError, ValueError, TypeError, AttributeError):
             pass  # the asker went away, or speaks another language: neither is ours to mend
         finally:
             writer.close()
@@ -308,8 +321,9 @@ class _Follower:
         return self._events.popleft()
 
 
-def _started_here(instance: Instance) -> bool:
-    return instance.process is not None and instance.process.is_child
+def _adopted(instance: Instance) -> bool:
+    """Whether it runs and another agent started it. One without a process is ours: its next try would be."""
+    return instance.process is not None and not instance.process.is_child
 
 
 async def _say(writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:

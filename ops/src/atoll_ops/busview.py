@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from atoll_ops.logview import harmless
+
 
 def groups(answer: dict[str, Any]) -> int:
     """A line a group."""
@@ -25,7 +27,8 @@ def topics(answer: dict[str, Any]) -> int:
 def dead_letters(answer: dict[str, Any]) -> int:
     """A line a dead letter, oldest first."""
     for letter in answer["items"]:
-        print(f"{letter['seq']:>8}  {letter['topic']:<34}{letter['subject']:<38}{letter['cause']}: {letter['error']}")
+        line = f"{letter['seq']:>8}  {letter['topic']:<34}{letter['subject']:<38}{letter['cause']}: {letter['error']}"
+        print(harmless(line))
     if not answer["items"]:
         print("no dead letters")
     elif answer["next"]:

@@ -13,8 +13,9 @@ import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter
 
 from atoll_ops.errors import OperationError
 from atoll_ops.state import State
@@ -31,10 +32,13 @@ dlq = App(name="dlq", help="Dead letters: events that a group gave up on.")
 app.command(group)
 app.command(dlq)
 
-StateOption = Annotated[Path | None, Parameter(name="--state", help="State directory; default: .atoll here")]
+StateOption = Annotated[
+    Path | None, Parameter(name="--state", help="State directory; default .atoll in the repository.")
+]
 MeshOption = Annotated[Path | None, Parameter(name="--mesh", help="System page; default mesh.toml in the repository.")]
 Reason = Annotated[str, Parameter(name="--reason", help="Why; it goes into the audit.")]
 _BY_HAND = "at the command line"
+WRONG_USAGE = 2
 
 
 def root() -> Path:
@@ -129,7 +133,7 @@ def reset(*, yes: bool = False, state: StateOption = None) -> int:
     """Forget everything: keys, databases, logs, credentials. Environments and tools stay.
 
     Args:
-        yes: Do not ask.
+        yes: Do not ask. (Without a terminal nobody is asked.)
     """
     from atoll_ops import reset as forget
 
@@ -223,7 +227,7 @@ def dlq_list(group: str, /, *, state: StateOption = None) -> int:
     """The dead letters of a group, with their cause."""
     from atoll_ops import busview
 
-    return busview.dead_letters(_bus(state, "GET", f"/ops/dlq?group={group}"))
+    return busview.dead_letters(_bus(state, "GET", f"/ops/dlq?group={quote(group, safe='')}"))
 
 
 @dlq.command(name="replay")
@@ -288,6 +292,15 @@ def main() -> int:
     """Run the command line; the exit code."""
     try:
         return int(app(sys.argv[1:], exit_on_error=False, print_error=False) or 0)
+    except CycloptsError as error:
+        print(f"atoll: {_usage(error)}", file=sys.stderr)
+        return WRONG_USAGE
     except OperationError as error:
         print(f"atoll: {error}", file=sys.stderr)
         return error.code
+
+
+def _usage(error: CycloptsError) -> str:
+    """What is wrong with the command's words, in a line, and where it is said how they should be."""
+    verbs = " ".join(error.command_chain or ())
+    return f"{' '.join(str(error).split())} (how it is used: ./atoll {verbs + ' ' if verbs else ''}--help)"

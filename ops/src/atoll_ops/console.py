@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from atoll_ops.logview import readable
+
 SHAPES = {
     "running": "✓", "starting": "…", "degraded": "△", "paused": "‖", "stopped": "■", "down": "✕", "unknown": "?",
 }  # fmt: skip
@@ -37,7 +39,7 @@ def event(happened: dict[str, Any]) -> None:
         case "failed":
             problem(f"{name} did not come up: {happened['why']}")
             for line in happened["tail"]:
-                print(f"    {line}", file=sys.stderr)
+                print(f"    {readable(line, name)[1]}", file=sys.stderr)
             problem(f"the whole log: {happened['log']}")
 
 
@@ -49,7 +51,10 @@ def links(credentials: dict[str, str], credentials_file: str, seconds: float) ->
 
 
 def status(snapshot: dict[str, Any]) -> None:
-    """The table of `./atoll status`."""
+    """The table of `./atoll status`; one line where nothing runs, which is no list of failures."""
+    if snapshot["agent"]["state"] == "gone" and not any(_fills(part) for part in snapshot["parts"]):
+        print(summary(snapshot))
+        return
     header = ("", "part", "state", "pid", "port", "restarts", "memory", "why")
     rows = [_row(part) for part in snapshot["parts"]]
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
@@ -67,6 +72,11 @@ def summary(snapshot: dict[str, Any]) -> str:
         return f"agent gone, {up} running; ./atoll up adopts them" if up else "nothing runs; ./atoll up starts it"
     healthy = sum(1 for part in parts if part["state"] == "running")
     return f"{healthy} of {len(parts)} running; agent pid {snapshot['agent']['pid']}"
+
+
+def _fills(part: dict[str, Any]) -> bool:
+    """Whether some process is in its slot, known or not."""
+    return part["pid"] is not None or part["state"] == "unknown"
 
 
 def _row(part: dict[str, Any]) -> tuple[str, ...]:

@@ -72,7 +72,9 @@ def _running(state: State, read: mesh.Mesh) -> Iterator[Finding]:
     snapshot = status.snapshot(state)
     filled = [part for part in snapshot["parts"] if part["pid"]]
     agent = snapshot["agent"]["state"]
-    yield agent != "gone" or not filled, f"agent {agent}, {len(filled)} parts running"
+    adopt = ": `./atoll up` adopts them, `./atoll down` ends them"
+    orphaned = agent == "gone" and bool(filled)
+    yield not orphaned, f"agent {agent}, {len(filled)} parts running{adopt if orphaned else ''}"
     if agent == "gone" and is_held(state.agent_lock):
         yield False, "an agent holds the lock but does not answer: kill it, then `./atoll up`"
     for part in snapshot["parts"]:

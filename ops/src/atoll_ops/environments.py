@@ -114,7 +114,7 @@ class Workshop:
                 for installation in [one for one in running if one.finished()]:
                     running.remove(installation)
                     installation.conclude()
-                    report(installation.environment.name, f"ready  {installation.seconds():.1f} s")
+                    report(installation.environment.name, f"installed  {installation.seconds():.1f} s")
                 time.sleep(0.02)  # a child's end makes no file descriptor ready: look often enough not to be felt
         finally:
             for installation in running:
@@ -258,7 +258,7 @@ def find_uv(root: Path, report: Report) -> str:
             return candidate
     report("uv", "installing a private copy")
     _bring_uv(private)
-    report("uv", "ready")
+    report("uv", "installed")
     return str(private / "bin" / "uv")
 
 

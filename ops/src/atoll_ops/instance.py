@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from atoll_ops import probe
-from atoll_ops.launch import Plan, spawn
+from atoll_ops.launch import Plan, bound_log, spawn
 from atoll_ops.mesh import Part
 from atoll_ops.process import Process
 from atoll_ops.slots import EXIT_MEANINGS, Exit, Record, Slot, SlotFiles, is_stopped, meaning
@@ -39,6 +39,7 @@ LIVENESS_SECONDS = 10.0  # no answer for so long: it hangs, and is killed
 START_SECONDS = 60.0  # … and so long for a process that has never answered
 UNKNOWN_AFTER_SECONDS = 3.0
 PROBE_TIMEOUT_SECONDS = 2.0
+ASLEEP_SECONDS = 1.0  # a probe that took so much longer than its limit was not watched by anybody
 _PROBE_EVERY_STARTING = 0.05
 _PROBE_EVERY = 1.0
 _EXITS_KEPT = 10
@@ -60,6 +61,7 @@ class Instance:
         self._paused_at = 0.0  # monotonic
         self.acting = asyncio.Lock()  # one operation on a slot at a time
         self._plan = plan
+        self._log = plan.state.log(slot.name, slot.instance)
         self._report = report
         self._port = plan.ports.parts[part.name]
         self._health: probe.Health | None = None
@@ -88,7 +90,11 @@ class Instance:
         """Adopt or start the slot's process. False (and a note for the operator) if neither works."""
         if self.adopt():
             return True
-        lock = self.files.acquire()
+        try:
+            lock = self.files.acquire()
+        except OSError as error:  # run/ is gone, or no descriptor left: this must not end the others' supervision
+            self._fail(f"its lock cannot be taken: {error.strerror}: {error.filename}")
+            return False
         if lock is None:
             self.evict()
             return False
@@ -139,6 +145,7 @@ class Instance:
             await process.wait(_PROBE_EVERY if self._was_ready else _PROBE_EVERY_STARTING)
 
     async def _look(self, process: Process) -> None:
+        bound_log(self._log)
         if self.paused_until is not None:
             if time.time() >= self.paused_until:
                 self.resume_now("its time was up")
@@ -149,8 +156,11 @@ class Instance:
             self._pause_until(time.time() + PAUSE_SECONDS_DEFAULT)
             self._report("paused", self.slot, why="by a signal from outside", seconds=PAUSE_SECONDS_DEFAULT)
             return
+        asked = time.monotonic()
         health = await probe.health(self._port, PROBE_TIMEOUT_SECONDS)
-        if health is not None:
+        if health is None and time.monotonic() - asked > PROBE_TIMEOUT_SECONDS + ASLEEP_SECONDS:
+            self._answered_at = time.monotonic()  # we stood still ourselves (Ctrl-Z): its silence proves nothing
+        elif health is not None:
             self._answered_at, self._health = time.monotonic(), health
             if health.ready and not self._was_ready:
                 self._was_ready = True

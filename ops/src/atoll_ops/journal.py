@@ -9,20 +9,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-_BYTES_MAX = 8 * 1024 * 1024
+from atoll_ops.launch import bound_log
 
 
 class Journal:
     """An append-only log; one line a write, so that lines of two processes never mix."""
 
     def __init__(self, path: Path) -> None:
-        if path.exists() and path.stat().st_size > _BYTES_MAX:
-            path.replace(path.with_suffix(".log.1"))
+        self._path = path
+        bound_log(path)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def write(self, event: str, level: str = "info", **details: Any) -> None:
         """Write one line; lost if the disk takes none, which must not end the agent."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        bound_log(self._path)
         line = {"time": now, "level": level, "event": event, "service": "agent"} | details
         with contextlib.suppress(OSError):
             os.write(self._descriptor, json.dumps(line, ensure_ascii=False).encode() + b"\n")

@@ -6,7 +6,9 @@ the same whoever started it.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ from atoll_ops.ports import HOST, Ports
 from atoll_ops.slots import Slot
 from atoll_ops.state import State
 
-#: A log above this size is put aside (one generation) before the next process writes to it.
+#: A log above this size is put aside, one generation, whether or not its process goes on.
 LOG_BYTES_MAX = 8 * 1024 * 1024
 #: Of the user's environment a part sees these, where they are set, and variables that begin with a prefix below.
 _PASSED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "OTEL_SDK_DISABLED", "ATOLL_LOG_LEVEL")
@@ -86,7 +88,7 @@ def spawn(plan: Plan, part: Part, slot: Slot, lock: int) -> subprocess.Popen[byt
     Raises OSError where the command cannot be run.
     """
     log_path = plan.state.log(slot.name, slot.instance)
-    _rotate(log_path)
+    bound_log(log_path)
     log = os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         return subprocess.Popen(
@@ -97,6 +99,13 @@ def spawn(plan: Plan, part: Part, slot: Slot, lock: int) -> subprocess.Popen[byt
         os.close(log)
 
 
-def _rotate(log: Path) -> None:
-    if log.exists() and log.stat().st_size > LOG_BYTES_MAX:
-        log.replace(log.with_suffix(".log.1"))
+def bound_log(log: Path) -> None:
+    """Put a log aside that has grown too large. Its process has it open for appending, so it is copied and emptied, and
+    the process goes on at its new end; a line written in between is lost, which a full disk would cost as well.
+    """
+    with contextlib.suppress(OSError):
+        if log.stat().st_size > LOG_BYTES_MAX:
+            aside = log.with_suffix(".log.1")
+            aside.unlink(missing_ok=True)
+            shutil.copy(log, aside)  # with its mode: nobody else's to read
+            os.truncate(log, 0)

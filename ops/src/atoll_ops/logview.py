@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from atoll_ops.state import State
 _LINES = 200
 _TAIL_BYTES = 512 * 1024
 _LOOK_EVERY_SECONDS = 0.2
+_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 _HIDDEN = ("time", "level", "event", "service", "slot")
 
 
@@ -33,7 +36,7 @@ def show(state: State, name: str | None, *, follow: bool) -> int:
 
 
 def _paths(state: State, name: str | None) -> list[Path]:
-    wanted = "*" if name is None else name.replace("/", "-") if "/" in name or name == "agent" else f"{name}-*"
+    wanted = "*" if name is None else name.replace("/", "-") if "/" in name or name == "agent" else f"{name}-[0-9]*"
     found = sorted(state.logs.glob(f"{wanted}.log"))
     if not found:
         raise OperationError(f"no logs of {name or 'anything'} in {state.logs}")
@@ -51,10 +54,9 @@ def _tail(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _print_from(path: Path, offset: int) -> int:
-    size = path.stat().st_size
-    if size < offset:  # put aside by a new process
-        offset = 0
     with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size < offset:  # put aside, and begun anew
+            offset = 0
         file.seek(offset)
         chunk = file.read()
     whole = chunk[: chunk.rfind(b"\n") + 1]
@@ -69,9 +71,14 @@ def readable(line: str, source: str) -> tuple[str, str]:
         entry = json.loads(line)
         moment = str(entry["time"])
     except (ValueError, KeyError, TypeError):
-        return "", f"{'':12} {source:<12} {line}"
+        return "", f"{'':12} {source:<12} {harmless(line)}"
     shown = ((key, value) for key, value in entry.items() if key not in _HIDDEN and value not in (None, ""))
     details = " ".join(f"{key}={value}" for key, value in shown)
     level = str(entry.get("level", ""))
     text = f"{moment[11:23]:12} {source:<12} {level:<8} {entry.get('event', '')}  {details}"
-    return moment, text.rstrip()
+    return moment, harmless(text.rstrip())
+
+
+def harmless(text: str) -> str:
+    """Without what a terminal would obey: parts log, and events carry, words that strangers chose."""
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text.replace("\n", "\n" + " " * 13))

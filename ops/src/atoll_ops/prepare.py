@@ -18,6 +18,9 @@ from atoll_ops.state import State, SystemFile
 
 Say = Callable[[str, str], None]
 
+#: A `status` holds the lock shared for an instant, which is no agent.
+_LOOKERS_SECONDS = 0.5
+
 
 def own(state: State) -> int:
     """The agent's lock as an open descriptor; whoever holds it is the one agent of this state directory.
@@ -27,7 +30,7 @@ def own(state: State) -> int:
     if is_held(state.agent_lock):
         raise AlreadyRunningError(_who_runs(state))
     state.prepare()
-    lock = acquire(state.agent_lock)
+    lock = acquire(state.agent_lock, wait_seconds=_LOOKERS_SECONDS)
     if lock is None:
         raise AlreadyRunningError(_who_runs(state))
     note_owner(lock, os.getpid())

@@ -75,6 +75,13 @@ class Process:
         except ProcessLookupError:
             self._finish()
             return
+        except OSError:  # a sandbox that knows no pidfd, or no descriptor left: look now and then
+            loop.call_later(_POLL_SECONDS, self._poll)
+            return
+        if not self._is_still_itself():  # between the record's check and this the pid may have become another's
+            os.close(descriptor)
+            self._finish()
+            return
         loop.add_reader(descriptor, self._on_exit, descriptor)
 
     def _on_exit(self, descriptor: int) -> None:

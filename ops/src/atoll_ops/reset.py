@@ -13,12 +13,15 @@ from atoll_ops.state import OWNED, State
 
 
 def reset(state: State, *, yes: bool) -> int:
-    """Remove the state. Raises OperationError while anything runs, or if nobody confirms."""
+    """Remove the state. Raises OperationError while anything runs, or if whoever sits at the terminal thinks better.
+
+    Without a terminal there is nobody to ask: a script that says `reset` means it.
+    """
     if not any((state.root / name).exists() for name in OWNED):
         console.say("reset", f"there is no state in {state.root}")
         return 0
     _refuse_while_running(state)
-    if not yes and not _confirmed(state):
+    if not yes and sys.stdin.isatty() and not _confirmed(state):
         raise OperationError("nothing was removed")
     lock = prepare.own(state)  # no `up` may begin while its ground goes
     try:
@@ -39,8 +42,6 @@ def _refuse_while_running(state: State) -> None:
 
 
 def _confirmed(state: State) -> bool:
-    if not sys.stdin.isatty():
-        raise OperationError("reset asks before it removes anything; without a terminal say --yes")
     print(f"This removes keys, databases, logs and credentials in {state.root}.")
     print("Type reset to go on: ", end="", flush=True)
     return sys.stdin.readline().strip() == "reset"

@@ -148,9 +148,12 @@ class SlotFiles:
         return record
 
     def holders(self) -> list[int]:
-        """Every process that holds the slot's lock file open, by looking at all: for when the record is no help."""
+        """Every process that inherited the slot's lock, by looking at all: for when the record is no help.
+
+        A part's descriptor is open for writing. One that only reads is a `status` that looks, or somebody's pager.
+        """
         wanted = os.path.realpath(self.lock)
-        return [pid for pid in _all_pids() if pid != os.getpid() and _has_open(pid, wanted)]
+        return [pid for pid in _all_pids() if pid != os.getpid() and _may_write(pid, wanted)]
 
 
 def acquire(path: Path, wait_seconds: float = 0.0) -> int | None:
@@ -189,8 +192,15 @@ def _all_pids() -> list[int]:
     return []
 
 
-def _has_open(pid: int, wanted: str) -> bool:
+def _may_write(pid: int, wanted: str) -> bool:
     try:
-        return any(str(entry.readlink()) == wanted for entry in Path(f"/proc/{pid}/fd").iterdir())
+        found = [entry.name for entry in Path(f"/proc/{pid}/fd").iterdir() if str(entry.readlink()) == wanted]
+        return any(_mode(pid, descriptor) == os.O_RDWR for descriptor in found)
     except OSError:  # it ended meanwhile, or belongs to another user
         return False
+
+
+def _mode(pid: int, descriptor: str) -> int:
+    """How a process opened a descriptor: O_RDONLY, O_WRONLY or O_RDWR."""
+    fields = Path(f"/proc/{pid}/fdinfo/{descriptor}").read_text().split()
+    return int(fields[fields.index("flags:") + 1], 8) & os.O_ACCMODE

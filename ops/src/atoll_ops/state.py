@@ -113,8 +113,12 @@ def write_private(path: Path, content: bytes) -> None:
     """Replace a file by one that only its owner may read; whole or not at all, also across a power cut."""
     passing = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(passing, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
-    passing.replace(path)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        passing.replace(path)
+    except BaseException:
+        passing.unlink(missing_ok=True)  # it may hold a secret, and no `reset` would know its name
+        raise

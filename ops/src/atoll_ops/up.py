@@ -37,10 +37,15 @@ def up(root: Path, state: State, page: Path, *, ports: int | None, only: Sequenc
 
 def _in_front(plan: Plan) -> int:
     def show(happened: dict[str, Any]) -> None:
+        if happened["event"] == "draining":
+            print(flush=True)  # the terminal has written ^C
+            console.say("draining", f"{happened['parts']} parts; Ctrl-C again ends them at once")
         console.event(happened)
         if happened["event"] == "up":
             _show_links(plan.state, happened["seconds"])
             console.say("", "Ctrl-C ends it")
+        if happened["event"] == "end" and happened["code"] == 0:
+            console.say("down", "everything has ended")
 
     return asyncio.run(supervise(Agent(plan, show)))
 
@@ -49,7 +54,8 @@ async def supervise(agent: Agent) -> int:
     """Run an agent until it ends by a signal, by `down`, or because a part did not come up."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, agent.end)
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # under nohup it stays ignored
+            loop.add_signal_handler(number, agent.end)
     return await agent.run()
 
 
