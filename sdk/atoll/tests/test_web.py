@@ -12,9 +12,11 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog.testing
 import zmq
 from aiohttp import web as http
 from aiohttp.test_utils import TestClient, TestServer
+from multidict import CIMultiDict
 from scripted import Notes
 
 import atoll
@@ -343,3 +345,24 @@ def test_an_instance_that_listens_everywhere_is_known_by_its_host_name(options: 
 def test_a_problem_is_an_error_status(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="400"):
         web.Problem(200, "ok", "no")
+
+
+async def test_two_idempotency_keys_are_refused(client: Client, key: SigningKey) -> None:
+    headers = [*assertion(key).items(), ("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
+    refused = await problem(await client.post("/orders", json=ORDER, headers=CIMultiDict(headers)))
+    assert (refused["status"], refused["code"]) == (400, "idempotency_key")
+
+
+async def test_a_body_that_is_cut_off_is_no_failure_of_the_service(client: Client, key: SigningKey) -> None:
+    """Or any client could fill the logs with tracebacks."""
+    head = "POST /orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in assertion(key).items())
+    with structlog.testing.capture_logs() as logs:
+        _, writer = await asyncio.open_connection(client.host, client.port)
+        writer.write(head.encode() + b'\r\n{"invoice"')
+        await writer.drain()
+        await asyncio.sleep(0.1)  # until the handler waits for the rest: nothing shows that from outside
+        writer.close()
+        await writer.wait_closed()
+        assert (await client.post("/orders", json=ORDER, headers=assertion(key))).status == 202
+    assert not [entry for entry in logs if entry["log_level"] == "error"], logs

@@ -22,6 +22,7 @@ HEADER = "Idempotency-Key"
 KEY_LENGTH_MAX = 128
 KEPT_SECONDS = 24 * 3600
 _PURGED_MAX = 16
+_SOON = {"Retry-After": "1"}
 _UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -63,8 +64,11 @@ def idempotent(tx: Transaction, request: web.Request, body_hash: str, effect: Ca
 
 
 def key_of(request: web.Request) -> str | None:
-    """The key, or None; raises Problem 400 for one that is empty or too long."""
-    key = request.headers.get(HEADER)
+    """The key, or None; raises Problem 400 for one that is empty or too long, and for two."""
+    keys = request.headers.getall(HEADER, [])
+    if len(keys) > 1:
+        raise Problem(400, "idempotency_key", f"{HEADER}: expected one, found {len(keys)}")
+    key = keys[0] if keys else None
     if key is not None and not 0 < len(key) <= KEY_LENGTH_MAX:
         raise Problem(400, "idempotency_key", f"{HEADER}: expected 1 to {KEY_LENGTH_MAX} characters")
     return key
@@ -81,7 +85,7 @@ def running_guard() -> Middleware:
             return await handler(request)
         entry = (request.get(SUBJECT, ""), key)
         if entry in running:
-            raise Problem(409, "idempotency_key_running", f"A request with this {HEADER} still runs")
+            raise Problem(409, "idempotency_key_running", f"A request with this {HEADER} still runs", headers=_SOON)
         running.add(entry)
         try:
             return await handler(request)

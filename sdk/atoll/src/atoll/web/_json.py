@@ -6,7 +6,7 @@ import hashlib
 from typing import TypeVar
 
 import msgspec
-from aiohttp import web
+from aiohttp import ClientError, web
 
 from .._decoding import explain
 from ._problems import Problem
@@ -49,6 +49,9 @@ async def _read(request: web.Request) -> bytes:
         body = await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise _too_large() from None
+    except (ConnectionError, ClientError):
+        # The client, or a gateway that lost patience with it, went away: no failure of this service, and no traceback.
+        raise Problem(400, "body_cut_off", "The body ended before its length") from None
     if len(body) > BODY_BYTES_MAX:
         raise _too_large()
     return body
