@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from system import System, poll_until
 
-from atoll_ops import acts, console, logview, prepare
+from atoll_ops import acts, cli, console, logview, prepare, status
 from atoll_ops.state import State, write_private
 
 
@@ -136,3 +136,45 @@ def test_a_moments_look_at_the_agents_lock_is_not_taken_for_an_agent(system: Sys
         fcntl.flock(looker, fcntl.LOCK_SH)
         threading.Timer(0.2, fcntl.flock, (looker, fcntl.LOCK_UN)).start()
         os.close(prepare.own(State(system.state)))
+
+
+def test_a_state_directory_that_cannot_be_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    system = System(tmp_path, tmp_path / "file")
+    refused = system.up(check=False)
+    assert refused.code == 1
+    assert refused.output.startswith("atoll: Not a directory: ")
+    assert refused.output.count("\n") == 1
+
+
+def test_an_agent_that_hangs_is_not_said_to_be_gone(system: System) -> None:
+    system.up()
+    agent = system.snapshot()["agent"]["pid"]
+    os.kill(agent, signal.SIGSTOP)
+    try:
+        seen = status.from_locks(State(system.state))
+    finally:
+        os.kill(agent, signal.SIGCONT)
+    assert seen["agent"] == {"state": "unknown", "pid": agent}
+    assert console.summary(seen).startswith(f"the agent (pid {agent}) does not answer, 2 running")
+
+
+def test_an_up_that_installs_is_not_said_to_be_gone(tmp_path: Path) -> None:
+    state = State(tmp_path / "state")
+    lock = prepare.own(state)
+    try:
+        assert console.summary(status.from_locks(state)) == f"starting (pid {os.getpid()})"
+    finally:
+        os.close(lock)
+
+
+def test_a_group_of_an_odd_name_is_asked_for_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def bus(_state: Path | None, _method: str, path: str) -> dict[str, object]:
+        asked.append(path)
+        return {"items": [], "next": None}
+
+    monkeypatch.setattr(cli, "_bus", bus)
+    cli.dlq_list("no such&limit=1")
+    assert asked == ["/ops/dlq?group=no%20such%26limit%3D1"]

@@ -30,6 +30,7 @@ class FakeAgent:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.acts: list[dict[str, Any]] = []
+        self.past_control: list[dict[str, Any]] = []
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -51,6 +52,8 @@ class FakeAgent:
         if request["do"] == "act":
             self.acts.append(request)
             return {"operation": request}
+        if request["do"] == "operations":
+            return {"operations": self.past_control}
         known = next((act for act in self.acts if act["id"] == request["id"]), None)
         done = {"done": True, "ok": True, "state": "started", "text": "pid 8"}
         return {"operation": known | done if known else None}
@@ -262,3 +265,20 @@ async def test_a_failed_replay_is_recorded_as_such(control: Control) -> None:
     records = await _audited(control, 1)
     assert records[0]["act"] == "dlq.replay"
     assert records[0]["result"].startswith("failed: ")
+
+
+async def test_what_the_agent_was_asked_past_control_is_in_the_audit_too(control: Control) -> None:
+    steps = [{"state": "requested", "at": 1000.5, "text": ""}, {"state": "started", "at": 1001.0, "text": "pid 9"}]
+    control.agent.past_control.append(
+        {
+            "id": "past", "act": "kill", "name": "control", "instance": 1, "reason": "it hung", "by": "local:7",
+            "steps": steps, "done": True, "ok": True, "state": "started", "text": "pid 9",
+        }
+    )  # fmt: skip
+    for _ in range(2):  # entered once
+        (record,) = await control.audit()
+    told = {name: record[name] for name in ("at", "who", "act", "target", "reason", "result")}
+    assert told == {
+        "at": 1000.5, "who": "local:7", "act": "kill", "target": "control/1", "reason": "it hung",
+        "result": "started: pid 9",
+    }  # fmt: skip

@@ -1,7 +1,7 @@
 """`kill`, `stop`, `start`, `restart`, `pause`, `resume`: asked of control, which audits; else of the agent.
 
-Control has to be operable when it is the thing that is down, so the agent takes the same request on its own socket.
-The agent's log then is the only record, and the command line says so.
+Control has to be operable when it is the thing that is down, so the agent takes the same request on its own socket, and
+remembers it: control enters it into the audit when it is back. Until then the agent's log is the only record.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def carry_out(state: State, act: str, slot: Slot, reason: str, seconds: float | 
         operation = _ask_control(state, act, slot, reason, seconds)
     except ControlDownError:
         operation = _ask_agent(state, act, slot, reason, seconds)
-        console.problem("control does not answer: done by the agent, noted in logs/agent.log and not in the audit")
+        console.problem("control does not answer: asked of the agent itself; the audit has it once control is back")
     return _follow(state, operation)
 
 

@@ -258,6 +258,8 @@ class Agent:
             case "operation":
                 found = self._operations.find(str(request.get("id")))
                 return {"operation": found.describe() if found else None}
+            case "operations":
+                return {"operations": self._operations.all()}
             case "act":
                 return self._act(request)
             case other:

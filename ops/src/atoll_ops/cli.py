@@ -298,6 +298,11 @@ def main() -> int:
     except OperationError as error:
         print(f"atoll: {error}", file=sys.stderr)
         return error.code
+    except BrokenPipeError:
+        raise  # whoever read has had enough
+    except OSError as error:  # a full disk, a folder that is a file, a state directory of somebody else's
+        print(f"atoll: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        return 1
 
 
 def _usage(error: CycloptsError) -> str:

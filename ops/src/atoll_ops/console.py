@@ -70,6 +70,11 @@ def summary(snapshot: dict[str, Any]) -> str:
     up = sum(1 for part in parts if part["pid"])
     if snapshot["agent"]["state"] == "gone":
         return f"agent gone, {up} running; ./atoll up adopts them" if up else "nothing runs; ./atoll up starts it"
+    if snapshot["agent"]["state"] == "unknown":
+        pid = snapshot["agent"]["pid"]
+        return f"the agent (pid {pid}) does not answer, {up} running; kill {pid} and ./atoll up adopts them"
+    if not parts:
+        return f"starting (pid {snapshot['agent']['pid']})"
     healthy = sum(1 for part in parts if part["state"] == "running")
     return f"{healthy} of {len(parts)} running; agent pid {snapshot['agent']['pid']}"
 

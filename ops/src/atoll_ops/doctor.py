@@ -11,7 +11,7 @@ from pathlib import Path
 from atoll_ops import mesh, ports, status
 from atoll_ops.environments import Environment, Workshop
 from atoll_ops.errors import OperationError
-from atoll_ops.slots import Slot, SlotFiles, is_held
+from atoll_ops.slots import Slot, SlotFiles
 from atoll_ops.state import State
 
 _DISK_BYTES_MIN = 1024**3
@@ -75,8 +75,9 @@ def _running(state: State, read: mesh.Mesh) -> Iterator[Finding]:
     adopt = ": `./atoll up` adopts them, `./atoll down` ends them"
     orphaned = agent == "gone" and bool(filled)
     yield not orphaned, f"agent {agent}, {len(filled)} parts running{adopt if orphaned else ''}"
-    if agent == "gone" and is_held(state.agent_lock):
-        yield False, "an agent holds the lock but does not answer: kill it, then `./atoll up`"
+    if agent == "unknown":
+        pid = snapshot["agent"]["pid"]
+        yield False, f"the agent (pid {pid}) holds its lock but does not answer: kill {pid}, then `./atoll up`"
     for part in snapshot["parts"]:
         if part["state"] in ("down", "unknown") and agent != "gone":
             yield False, f"{part['name']}/{part['instance']} {part['state']}: {part['why']}"

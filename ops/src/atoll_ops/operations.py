@@ -96,6 +96,10 @@ class Operations:
         """An operation by its id."""
         return self._known.get(operation_id)
 
+    def all(self) -> list[dict[str, Any]]:
+        """Those that are remembered, oldest first."""
+        return [operation.describe() for operation in self._known.values()]
+
     def request(
         self, act: str, slot: Slot, reason: str, by: str, seconds: float | None = None, operation_id: str = ""
     ) -> Operation:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from atoll_ops import client
+from atoll_ops import client, prepare
 from atoll_ops.agent import read_stopped
 from atoll_ops.errors import AgentGoneError
 from atoll_ops.instance import memory_mb
-from atoll_ops.slots import Record, Slot, SlotFiles, is_stopped
+from atoll_ops.slots import Record, Slot, SlotFiles, is_held, is_stopped
 from atoll_ops.state import State, SystemFile
 
 
@@ -29,9 +29,16 @@ def from_locks(state: State) -> dict[str, Any]:
     return {
         "system": system.name if system else None,
         "as_of": time.time(),
-        "agent": {"state": "gone", "pid": None},
+        "agent": _agent(state),
         "parts": parts,
     }
+
+
+def _agent(state: State) -> dict[str, Any]:
+    """The lock tells one that is gone from one that does not speak yet (it installs) or any more (it hangs)."""
+    if not is_held(state.agent_lock):
+        return {"state": "gone", "pid": None}
+    return {"state": "unknown" if state.agent_socket.exists() else "starting", "pid": prepare.owner(state)}
 
 
 def _part(state: State, system: SystemFile, slot: Slot, stopped: set[str]) -> dict[str, Any]:
@@ -61,4 +68,4 @@ def _state(files: SlotFiles, record: Record | None, stopped: bool) -> tuple[str,
         return ("paused", "no agent will resume it") if still else ("running", "no agent looks after it")
     if files.filled():
         return "unknown", "filled by a process without a record"
-    return ("stopped", "stopped by an operator") if stopped else ("down", "not started")
+    return ("stopped", "stopped by an operator") if stopped else ("down", "no process")

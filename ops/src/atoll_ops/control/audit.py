@@ -13,12 +13,13 @@ UNENDED_SECONDS_MAX = 600.0
 
 
 def begin(
-    tx: atoll.Transaction, *, who: str, act: str, target: str, reason: str, operation_id: str, trace_id: str | None
-) -> None:
-    """Note an act before it is carried out."""
+    tx: atoll.Transaction, *, who: str, act: str, target: str, reason: str, operation_id: str, trace_id: str | None,
+    at: float | None = None,
+) -> None:  # fmt: skip
+    """Note an act before it is carried out (or, with the time `at` which it was, that it was)."""
     tx.execute(
         "INSERT INTO audit (at, who, act, target, reason, operation_id, trace_id) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        time.time(), who, act, target, reason, operation_id, trace_id,
+        at if at is not None else time.time(), who, act, target, reason, operation_id, trace_id,
     )  # fmt: skip
 
 

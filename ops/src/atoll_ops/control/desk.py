@@ -94,6 +94,7 @@ class Desk:
 
     async def audit(self, limit: int, before: int | None) -> dict[str, Any]:
         """A page of the record, newest first."""
+        await self._catch_up()
         items = await self._database.read(lambda reader: audit.page(reader, limit, before))
         return {"items": items, "next": str(items[-1]["id"]) if len(items) == limit else None}
 
@@ -188,7 +189,29 @@ class Desk:
 
     async def look_for_ends(self) -> None:
         """At the start: what began before, and may have ended while control was down (it may have been the target)."""
+        await self._catch_up()
         for operation_id in await self._database.read(audit.unended):
+            self._own(self._follow(operation_id))
+
+    async def _catch_up(self) -> None:
+        """Enter what the agent was asked past control, while control was down or paused: no act is left out."""
+        try:
+            known = (await self._agency.ask(do="operations"))["operations"]
+        except AgentGoneError:
+            return
+
+        def enter(tx: atoll.Transaction) -> list[str]:
+            missing = [one for one in known if audit.find(tx, one["id"]) is None]
+            for one in missing:
+                audit.begin(
+                    tx, who=one["by"], act=one["act"], target=f"{one['name']}/{one['instance']}", reason=one["reason"],
+                    operation_id=one["id"], trace_id=None, at=one["steps"][0]["at"],
+                )  # fmt: skip
+                if one["done"]:
+                    audit.end(tx, one["id"], _result(one))
+            return [one["id"] for one in missing if not one["done"]]
+
+        for operation_id in await self._database.write(enter):
             self._own(self._follow(operation_id))
 
     async def close(self) -> None:
@@ -208,7 +231,7 @@ class Desk:
                 await self._end(operation_id, "unknown: the agent was replaced meanwhile")
                 return
             if known["done"]:
-                await self._end(operation_id, f"{known['state']}: {known['text']}" if known["text"] else known["state"])
+                await self._end(operation_id, _result(known))
                 return
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
         await self._end(operation_id, "unknown: no end was seen")
@@ -246,6 +269,11 @@ def _begun(act: str, name: str, instance: int, reason: str, by: str) -> dict[str
         "steps": [{"state": "requested", "at": time.time(), "text": ""}], "state": "requested", "text": "",
         "done": False, "ok": False,
     }  # fmt: skip
+
+
+def _result(operation: dict[str, Any]) -> str:
+    """How an operation ended, as the audit has it."""
+    return f"{operation['state']}: {operation['text']}" if operation["text"] else str(operation["state"])
 
 
 def _from_audit(row: dict[str, Any]) -> dict[str, Any]:

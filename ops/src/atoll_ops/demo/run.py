@@ -177,7 +177,8 @@ def _verdict(title: str, wanted: mapping.Expected, before: Sold, sold: Sold, can
         return 0
     print(f"\nthey differ: revenue by {_money(revenue - wanted.revenue)}, units by {units - wanted.units}")
     if before[0] or before[1]:
-        print(f"sales held {before[0]} orders ({_money(before[2])}, {before[1]} units) before this demo began")
+        print(f"sales held {before[0]} orders ({_money(before[2])}, {before[1]} units) before this demo began;")
+        print("to compare with an empty system: ./atoll down, ./atoll reset, ./atoll up --detach")
     if cancelled:
         print(f"{cancelled if cancelled < 100 else '100 or more'} orders were cancelled")
     return 1
