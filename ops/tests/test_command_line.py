@@ -17,6 +17,7 @@ import pytest
 from system import System, poll_until
 
 from atoll_ops import acts, cli, console, logview, prepare, status
+from atoll_ops.errors import OperationError
 from atoll_ops.state import State, write_private
 
 
@@ -28,7 +29,7 @@ from atoll_ops.state import State, write_private
         (("up", "--ports", "x"), '--ports: unable to convert "x" into int'),
         (("kill",), "TARGET"),
         (("status", "extra"), "extra"),
-        (("dlq", "list"), "./atoll dlq list --help"),
+        (("dlq", "show"), "./atoll dlq show --help"),
     ],
 )
 def test_wrong_usage_is_one_line_and_its_own_code(system: System, words: tuple[str, ...], said: str) -> None:
@@ -168,13 +169,46 @@ def test_an_up_that_installs_is_not_said_to_be_gone(tmp_path: Path) -> None:
         os.close(lock)
 
 
-def test_a_group_of_an_odd_name_is_asked_for_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def bus(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is asked of control, which has two groups; `a b` has three dead letters on two pages."""
     asked: list[str] = []
+    common = {"topic": "t.v1", "cause": "rejected", "error": "\x1bno"}
+    letters = [{"seq": number, "subject": f"s{number}"} | common for number in (1, 2, 3)]
 
-    def bus(_state: Path | None, _method: str, path: str) -> dict[str, object]:
+    def answer(_state: Path | None, _method: str, path: str) -> dict[str, object]:
         asked.append(path)
-        return {"items": [], "next": None}
+        if path == "/ops/groups":
+            return {"groups": {"quiet": {}, "a b": {}}}
+        if "a%20b" not in path:
+            return {"items": [], "next": None}
+        return {"items": letters[2:], "next": None} if "cursor=2" in path else {"items": letters[:2], "next": "2"}
 
-    monkeypatch.setattr(cli, "_bus", bus)
-    cli.dlq_list("no such&limit=1")
-    assert asked == ["/ops/dlq?group=no%20such%26limit%3D1"]
+    monkeypatch.setattr(cli, "_bus", answer)
+    return asked
+
+
+def test_dead_letters_of_a_group_are_listed_to_the_last(bus: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.dlq_list("a b") == 0
+    assert bus == ["/ops/dlq?group=a%20b&limit=200", "/ops/dlq?group=a%20b&limit=200&cursor=2"]
+    said = capsys.readouterr().out
+    assert [line.split()[2] for line in said.splitlines()] == ["1", "2", "3"]
+    assert "\x1b" not in said
+
+
+def test_without_a_group_the_dead_letters_of_all_are_listed(
+    bus: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.dlq_list()
+    assert bus[0] == "/ops/groups"
+    assert capsys.readouterr().out.count("a b") == 3
+    cli.dlq_list("quiet")
+    assert capsys.readouterr().out == "no dead letters\n"
+
+
+@pytest.mark.usefixtures("bus")
+def test_one_subjects_dead_letters_are_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.dlq_show("a b", "s3")
+    assert [letter["seq"] for letter in json.loads(capsys.readouterr().out)] == [3]
+    with pytest.raises(OperationError, match="no dead letter of s9"):
+        cli.dlq_show("a b", "s9")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from atoll_ops.logview import harmless
@@ -24,13 +25,14 @@ def topics(answer: dict[str, Any]) -> int:
     return 0
 
 
-def dead_letters(answer: dict[str, Any]) -> int:
-    """A line a dead letter, oldest first."""
-    for letter in answer["items"]:
-        line = f"{letter['seq']:>8}  {letter['topic']:<34}{letter['subject']:<38}{letter['cause']}: {letter['error']}"
-        print(harmless(line))
-    if not answer["items"]:
+def dead_letters(letters: dict[str, Iterator[dict[str, Any]]]) -> int:
+    """A line a dead letter, by group, oldest first."""
+    some = False
+    for group, found in letters.items():
+        for letter in found:
+            some = True
+            place = f"{group:<16}{letter['seq']:>8}  {letter['topic']:<34}{letter['subject']:<38}"
+            print(harmless(f"{place}{letter['cause']}: {letter['error']}"))
+    if not some:
         print("no dead letters")
-    elif answer["next"]:
-        print("… and more")
     return 0

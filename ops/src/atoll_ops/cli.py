@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -222,12 +223,34 @@ def topics(*, state: StateOption = None) -> int:
     return busview.topics(_bus(state, "GET", "/ops/topics"))
 
 
+def _dead_letters(state: Path | None, group: str) -> Iterator[dict[str, Any]]:
+    """Every dead letter of a group, oldest first."""
+    path, cursor = f"/ops/dlq?group={quote(group, safe='')}&limit=200", ""
+    while True:
+        page = _bus(state, "GET", path + cursor)
+        yield from page["items"]
+        if page["next"] is None:
+            return
+        cursor = f"&cursor={page['next']}"
+
+
 @dlq.command(name="list")
-def dlq_list(group: str, /, *, state: StateOption = None) -> int:
-    """The dead letters of a group, with their cause."""
+def dlq_list(group: str | None = None, /, *, state: StateOption = None) -> int:
+    """The dead letters of a group, or of every group, with their cause."""
     from atoll_ops import busview
 
-    return busview.dead_letters(_bus(state, "GET", f"/ops/dlq?group={quote(group, safe='')}"))
+    groups = [group] if group is not None else sorted(_bus(state, "GET", "/ops/groups")["groups"])
+    return busview.dead_letters({name: _dead_letters(state, name) for name in groups})
+
+
+@dlq.command(name="show")
+def dlq_show(group: str, subject: str, /, *, state: StateOption = None) -> int:
+    """All that is known of one subject's dead letters in a group, as JSON."""
+    found = [letter for letter in _dead_letters(state, group) if letter["subject"] == subject]
+    if not found:
+        raise OperationError(f"{group} has no dead letter of {subject}: see `./atoll dlq list {group}`")
+    print(json.dumps(found, indent=2))
+    return 0
 
 
 @dlq.command(name="replay")

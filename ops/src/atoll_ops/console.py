@@ -43,10 +43,11 @@ def event(happened: dict[str, Any]) -> None:
             problem(f"the whole log: {happened['log']}")
 
 
-def links(credentials: dict[str, str], credentials_file: str, seconds: float) -> None:
-    """What to do next, once everything is up."""
+def links(credentials: dict[str, str], credentials_file: str, seconds: float, traces: str) -> None:
+    """What to do next, once everything is up. `traces`: what becomes of them."""
     say("up", f"in {seconds:.1f} s")
     say("gateway", f"{credentials['gateway']}  (API: {credentials['gateway']}/docs)")
+    say("jaeger", traces)
     say("credentials", credentials_file)
 
 

@@ -16,6 +16,7 @@ from atoll_ops import client, console, mesh, prepare
 from atoll_ops.agent import Agent, filled_slots, tail
 from atoll_ops.errors import AgentGoneError, OperationError
 from atoll_ops.launch import Plan
+from atoll_ops.ports import HOST, can_bind
 from atoll_ops.slots import is_held
 from atoll_ops.state import State
 
@@ -123,7 +124,17 @@ def _finish_agent(state: State, agent: subprocess.Popen[bytes]) -> None:
 
 
 def _show_links(state: State, seconds: float) -> None:
-    console.links(state.read_credentials(), str(state.credentials), seconds)
+    console.links(state.read_credentials(), str(state.credentials), seconds, _traces(state))
+
+
+def _traces(state: State) -> str:
+    """`./atoll` brings no Jaeger of its own: traces go where somebody listens for them, or nowhere, and say so."""
+    system = state.read_system()
+    port = system.ports.otlp_http if system is not None else 4318
+    place = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or f"http://{HOST}:{port}"
+    if "OTEL_EXPORTER_OTLP_ENDPOINT" in os.environ or not can_bind(port):
+        return f"traces go to the collector at {place}"
+    return f"absent: no collector listens at {place} (traces are sent there once one does)"
 
 
 def agent(root: Path, state: State, page: Path, lock: int | None) -> int:
