@@ -173,7 +173,7 @@ def test_an_up_that_installs_is_not_said_to_be_gone(tmp_path: Path) -> None:
 def bus(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is asked of control, which has two groups; `a b` has three dead letters on two pages."""
     asked: list[str] = []
-    common = {"topic": "t.v1", "cause": "rejected", "error": "\x1bno"}
+    common: dict[str, str | int] = {"topic": "t.v1", "cause": "rejected", "error": "\x1bno"}
     letters = [{"seq": number, "subject": f"s{number}"} | common for number in (1, 2, 3)]
 
     def answer(_state: Path | None, _method: str, path: str) -> dict[str, object]:
