@@ -114,8 +114,11 @@ async def _announced(broker: RealBroker, upstream: str, keys: Keys) -> AsyncIter
 
 
 @contextlib.asynccontextmanager
-async def _collector() -> AsyncIterator[str]:
-    """Takes spans and forgets them, so that sampling costs here what it costs in a system that is watched."""
+async def _collector() -> AsyncIterator[dict[str, str]]:
+    """Takes spans and forgets them, so that sampling costs here what it costs in a system that is watched.
+
+    Yields the variables that a process needs to export there.
+    """
 
     async def take(request: web.Request) -> web.Response:
         await request.read()
@@ -127,24 +130,23 @@ async def _collector() -> AsyncIterator[str]:
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        yield {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{runner.addresses[0][1]}"}
     finally:
         await runner.cleanup()
 
 
 @contextlib.asynccontextmanager
-async def _gateway(broker: RealBroker, directory: Path, collector: str, token: str) -> AsyncIterator[Target]:
+async def _gateway(broker: RealBroker, directory: Path, telemetry: dict[str, str], token: str) -> AsyncIterator[Target]:
     """`python -m atoll_gateway` in its own environment, as it is deployed."""
     python = Path(sys.prefix).parent / "gateway" / "bin" / "python"
     if not python.exists():
         raise RunFailedError("the gateway's environment is missing: run this as `./atoll bench gateway`")
     url = f"http://127.0.0.1:{_free_port()}"
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ATOLL_", "OTEL_"))}
-    environment = kept | {
+    environment = kept | telemetry | {
         "ATOLL_SLOT": "gateway/1", "ATOLL_HOST": "127.0.0.1", "ATOLL_PORT": url.rpartition(":")[2],
         "ATOLL_DATA": str(directory / "gateway"), "ATOLL_KEYS": str(broker.keys("gateway")),
         "ATOLL_BUS": broker.endpoint, "ATOLL_MESH": str(directory / "broker" / "mesh.toml"), "ATOLL_LOG_LEVEL": "error",
-        "OTEL_EXPORTER_OTLP_ENDPOINT": collector,
     }  # fmt: skip
     async with process(python, "-m", "atoll_gateway", env=environment) as started:
         await _until_served(url + PATH, token)
@@ -186,7 +188,7 @@ async def _status(client: aiohttp.ClientSession, url: str, headers: dict[str, st
 # ---- the measurement ---------------------------------------------------------------------------------------------
 
 
-async def measure(runs: int, seconds: float) -> None:
+async def measure(runs: int, seconds: float, *, traced: bool) -> None:
     """Everything, printed at the end."""
     print(f"machine   {_report.machine()}; {_report.busy()}", flush=True)
     keys = Keys()
@@ -197,8 +199,8 @@ async def measure(runs: int, seconds: float) -> None:
         upstream = await _served(stack, _serving.Job("upstream"))
         proxy = await _served(stack, _serving.Job("proxy", upstream.url))
         await stack.enter_async_context(_announced(broker, upstream.url, keys))
-        collector = await stack.enter_async_context(_collector())
-        gateway = await stack.enter_async_context(_gateway(broker, directory, collector, keys.token()))
+        telemetry = await stack.enter_async_context(_collector()) if traced else {"OTEL_SDK_DISABLED": "true"}
+        gateway = await stack.enter_async_context(_gateway(broker, directory, telemetry, keys.token()))
         targets = {"upstream alone": upstream, "bare aiohttp proxy": proxy, "gateway": gateway}
         figures: dict[str, list[dict[str, Any]]] = {name: [] for name in targets}
         for _ in range(runs):
@@ -254,10 +256,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="atoll bench gateway", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=3, help="of each target")
     parser.add_argument("--seconds", type=float, default=3.0, help="a run")
+    parser.add_argument("--untraced", action="store_true", help="the gateway with its telemetry switched off")
     asked = parser.parse_args()
     if asked.runs < 1 or asked.seconds <= 0:
         parser.error("expected at least 1 run of more than 0 seconds")
-    return run(measure(asked.runs, asked.seconds))
+    return run(measure(asked.runs, asked.seconds, traced=not asked.untraced))
 
 
 if __name__ == "__main__":
