@@ -108,6 +108,15 @@ async def test_what_does_not_drain_is_killed(make: Make, monkeypatch: pytest.Mon
     await _until("its end to be noted", lambda: stubborn.state() == ("stopped", "for the test"))
 
 
+async def test_a_second_ctrl_c_is_not_the_parts_fault(make: Make) -> None:
+    stubborn = make(FAKE_DRAIN="never")
+    await _until("readiness", lambda: stubborn.is_ready)
+    stubborn.wanted = False
+    at_once = asyncio.Event()
+    at_once.set()
+    assert await stubborn.end_process(at_once=at_once) == "killed: nobody would wait"
+
+
 async def test_a_part_that_cannot_be_started_says_why(make: Make) -> None:
     broken = make()
     broken.part = mesh.Part("one", broken.part.folder, 20, "service", {}, ("/no/such/program",))

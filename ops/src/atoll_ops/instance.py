@@ -249,7 +249,8 @@ class Instance:
             return "drained" if process.code in (0, None) else meaning(process.code)
         process.signal_group(signal.SIGKILL)
         await process.wait(INSIST_SECONDS)
-        return "killed: it did not drain in time"
+        asked = at_once is not None and at_once.is_set()
+        return "killed: nobody would wait" if asked else "killed: it did not drain in time"
 
     def start(self) -> None:
         """Wish it up; a wait after failures is cut short."""

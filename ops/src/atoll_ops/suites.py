@@ -100,7 +100,12 @@ class _Plan:
         self.projects = [path for path in _projects(root) if (path / "tests").is_dir()]
 
     def test_environments(self) -> list[Environment]:
-        return [Environment.of(project, tests=True) for project in self.projects]
+        return [*(Environment.of(project, tests=True) for project in self.projects), *self._bench()]
+
+    def _bench(self) -> list[Environment]:
+        """The measurements' environment, where there are any."""
+        folder = self.root / "bench"
+        return [Environment.of(folder)] if (folder / "pyproject.toml").is_file() else []
 
     def light(self) -> Iterator[Suite]:
         tools = self.workshop.python("tools").parent
@@ -109,6 +114,8 @@ class _Plan:
             sources = os.pathsep.join(str(project / "src") for project in self.projects)
             yield Suite("imports", (str(tools / "lint-imports"),), self.root, variables={"PYTHONPATH": sources})
         yield self._types_of_tests(tools)
+        for bench in self._bench():
+            yield self._types_of_bench(bench, tools)
         for project in self.projects:
             yield self._types(project, tools)
             if any((project / "tests").rglob("test_*.py")):
@@ -128,6 +135,12 @@ class _Plan:
         cache = self.root / ".atoll" / "cache" / "mypy" / "tests"
         command = (str(tools / "mypy"), "--strict", "--cache-dir", str(cache), "tests")
         return Suite("types tests", command, self.root)
+
+    def _types_of_bench(self, bench: Environment, tools: Path) -> Suite:
+        cache = self.root / ".atoll" / "cache" / "mypy" / "bench"
+        python = self.workshop.python(bench.name)
+        command = (str(tools / "mypy"), "--strict", "--cache-dir", str(cache), "--python-executable", str(python), ".")
+        return Suite("types bench", command, self.root / "bench")
 
     def tests_of(self, project: Path, arguments: Sequence[str]) -> Suite:
         python = self.workshop.python(Environment.of(project, tests=True).name)
