@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Start
 from world import Caller, as_client
 
 import atoll
 from atoll_auth import commands
+from conftest import Start
 
 
 @pytest.fixture(autouse=True)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientResponse
-from conftest import Start
 from world import CLIENT_ID, CLIENT_SECRET, NOW, Caller, as_client, assertion
 
 from atoll_auth import passwords
 from atoll_token import SigningKey, TokenError
+from conftest import Start
 
 CREDENTIALS = {"grant_type": "client_credentials", **as_client()}
 

@@ -2,12 +2,12 @@ import json
 from typing import Any
 
 import pytest
-from conftest import Start
 from world import SEED, Keys
 
 import atoll
 from atoll_auth import commands, seeds
 from atoll_auth.messages import Seed
+from conftest import Start
 
 
 @pytest.mark.parametrize(
