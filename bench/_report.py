@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def machine() -> str:
@@ -24,6 +29,20 @@ def machine() -> str:
 def busy() -> str:
     """What else ran: the load of the last minute, which tells a quiet moment from another."""
     return f"load average {os.getloadavg()[0]:.1f} at the start"
+
+
+def add_state(parser: argparse.ArgumentParser) -> None:
+    """`--state DIR`, as every verb of `./atoll` has it."""
+    home = REPOSITORY / ".atoll"
+    parser.add_argument("--state", type=Path, default=home, metavar="DIR", help="where it works (default: .atoll)")
+
+
+@contextlib.contextmanager
+def directory(state: Path) -> Iterator[Path]:
+    """On the disk where the system's own state lies: a temporary directory may be memory, where fsync costs nothing."""
+    state.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=state) as path:
+        yield Path(path).absolute()
 
 
 def percentile(values: Sequence[float], fraction: float) -> float:

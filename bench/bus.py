@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import statistics
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +22,7 @@ import _report
 import _sdk
 import _wire
 import psutil
-from _processes import REPOSITORY, RunFailedError, Worker, cpu_seconds, run, worker
+from _processes import RunFailedError, Worker, cpu_seconds, run, worker
 
 from atoll_broker.testing import RealBroker
 
@@ -106,10 +103,10 @@ def _per_second(events: int, said: dict[str, Any]) -> float:
     return float(events / (said["ended"] - said["began"]))
 
 
-async def measure(events: int, runs: int, samples: int) -> None:
+async def measure(state: Path, events: int, runs: int, samples: int) -> None:
     """Everything, printed as it is known."""
     print(f"machine   {_report.machine()}; {_report.busy()}")
-    with _directory() as directory:
+    with _report.directory(state) as directory:
         async with RealBroker(directory / "broker", MESH) as broker:
             bench = Bench(broker, directory)
             await _throughput(bench, events, runs)
@@ -157,25 +154,17 @@ async def _latency(bench: Bench, samples: int) -> None:
         _report.row(row.title, *(f"{said[key]:.2f}" for key in ("p50_ms", "p99_ms", "max_ms")))
 
 
-@contextlib.contextmanager
-def _directory() -> Iterator[Path]:
-    """On the disk where the system's own state lies: a temporary directory may be memory, where fsync costs nothing."""
-    home = REPOSITORY / ".atoll"
-    home.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=home) as path:
-        yield Path(path)
-
-
 def main() -> int:
     """Parses and runs."""
     parser = argparse.ArgumentParser(prog="atoll bench bus", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--events", type=int, default=60_000, help="a run of row a; b and c get their share of it")
     parser.add_argument("--runs", type=int, default=3, help="of each row")
     parser.add_argument("--samples", type=int, default=1_200, help="for each latency")
+    _report.add_state(parser)
     asked = parser.parse_args()
     if min(asked.events // 10, asked.runs, asked.samples) < 1:
         parser.error("expected at least 10 events, 1 run, 1 sample")
-    return run(measure(asked.events, asked.runs, asked.samples))
+    return run(measure(asked.state, asked.events, asked.runs, asked.samples))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import re
 import socket
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -188,12 +187,12 @@ async def _status(client: aiohttp.ClientSession, url: str, headers: dict[str, st
 # ---- the measurement ---------------------------------------------------------------------------------------------
 
 
-async def measure(runs: int, seconds: float, *, traced: bool) -> None:
+async def measure(state: Path, runs: int, seconds: float, *, traced: bool) -> None:
     """Everything, printed at the end."""
     print(f"machine   {_report.machine()}; {_report.busy()}", flush=True)
     keys = Keys()
     async with contextlib.AsyncExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="atoll-bench-")))
+        directory = stack.enter_context(_report.directory(state))
         broker = await stack.enter_async_context(RealBroker(directory / "broker", _mesh()))
         keys.give_gateway(broker.keys("gateway"))
         upstream = await _served(stack, _serving.Job("upstream"))
@@ -257,10 +256,11 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3, help="of each target")
     parser.add_argument("--seconds", type=float, default=3.0, help="a run")
     parser.add_argument("--untraced", action="store_true", help="the gateway with its telemetry switched off")
+    _report.add_state(parser)
     asked = parser.parse_args()
     if asked.runs < 1 or asked.seconds <= 0:
         parser.error("expected at least 1 run of more than 0 seconds")
-    return run(measure(asked.runs, asked.seconds, traced=not asked.untraced))
+    return run(measure(asked.state, asked.runs, asked.seconds, traced=not asked.untraced))
 
 
 if __name__ == "__main__":

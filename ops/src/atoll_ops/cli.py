@@ -280,15 +280,18 @@ def demo(file: Path | None = None, /, *, rate: float | None = None, state: State
 
 
 @app.command
-def test(*arguments: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> int:
-    """Lint, types, architecture and every test suite, each in its own environment.
+def test(
+    *arguments: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    state: StateOption = None,  # noqa: PT028 - a verb, not a pytest test
+) -> int:
+    """Lint, types, architecture and every test suite, each in its own environment. Logs go to DIR/test.
 
     Args:
         arguments: Given to pytest, with a project's folder or path to run (default then: the tests that span parts).
     """
     from atoll_ops import suites
 
-    return suites.run(root(), list(arguments))
+    return suites.run(root(), list(arguments), state_of(state).root / "test")
 
 
 @app.command

@@ -60,9 +60,12 @@ class Suite:
     variables: dict[str, str] = field(default_factory=dict)
 
 
-def run(root: Path, arguments: list[str]) -> int:
-    """All suites, or with arguments for pytest the project or tests that they name. The exit code."""
-    plan = _Plan(root)
+def run(root: Path, arguments: list[str], results: Path) -> int:
+    """All suites, or with arguments for pytest the project or tests that they name. The exit code.
+
+    `results` is the folder for their logs and counts.
+    """
+    plan = _Plan(root, results)
     plan.results.mkdir(parents=True, exist_ok=True)
     if arguments:
         return _run_named(plan, arguments)
@@ -93,10 +96,10 @@ def bench(root: Path, name: str | None, arguments: list[str]) -> int:
 class _Plan:
     """What there is to run in this repository."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, results: Path) -> None:
         self.root = root
         self.workshop = Workshop(root)
-        self.results = root / ".atoll" / "test"
+        self.results = results
         self.projects = [path for path in _projects(root) if (path / "tests").is_dir()]
 
     def test_environments(self) -> list[Environment]:
