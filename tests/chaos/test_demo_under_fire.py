@@ -34,7 +34,7 @@ AT_WORK = {"broker": 2, "gateway": 2, "orders": 2, "inventory": 2, "payments": 2
 KILLED = ("broker", "orders", "inventory", "payments", "sales", "auth", "gateway", "agent", "control")
 STOPPED = KILLED[:7]
 #: Invoices a second: slow enough that the demo outlives the faults, which the test checks.
-RATE = 4
+RATE = 3
 
 
 @dataclass
