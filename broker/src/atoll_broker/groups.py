@@ -36,6 +36,10 @@ CREDIT_BYTES_MAX: Final = 268_435_456
 ERROR_TEXT_MAX: Final = 2000
 
 
+Delivered = tuple[int, int]
+"""The (seq, fence) of one delivery, as a verdict names it."""
+
+
 class Phase(Enum):
     WAITING = "waiting"
     LEASED = "leased"
@@ -266,47 +270,44 @@ class Group:
 
     # ---- verdicts come back ------------------------------------------------------------------------------------------
 
-    def ack(self, session: str, deliveries: Iterable[tuple[int, int]], now: float) -> list[tuple[int, int]]:
+    def ack(self, session: str, deliveries: Iterable[Delivered], now: float) -> list[Delivered]:
         """Finishes what is leased under that fence; returns the rest, which is stale."""
-        stale = []
-        for seq, fence in deliveries:
-            entry = self._unlease(session, seq, fence)
-            if entry is None:
-                stale.append((seq, fence))
-            else:
-                self._finish(entry)
-                self.progress_at = now  # by what counts: a member whose answers all come late makes none
-        self._advance()
-        return stale
+        return self._judge(session, deliveries, self._finish, progress_at=now)
 
     def nack(
-        self, session: str, deliveries: Iterable[tuple[int, int]], delay_ms: int | None, error: str, now: float
-    ) -> list[tuple[int, int]]:
+        self, session: str, deliveries: Iterable[Delivered], delay_ms: int | None, error: str, now: float
+    ) -> list[Delivered]:
+        """Puts back what is leased under that fence, for another attempt; returns the rest."""
+        return self._judge(session, deliveries, lambda entry: self._fail(entry, "FAILED", error, now, delay_ms))
+
+    def term(self, session: str, deliveries: Iterable[Delivered], error: str, now: float) -> list[Delivered]:
+        """Buries what is leased under that fence; returns the rest."""
+        return self._judge(session, deliveries, lambda entry: self._bury(entry, "REJECTED", error), progress_at=now)
+
+    def _judge(
+        self,
+        session: str,
+        deliveries: Iterable[Delivered],
+        verdict: Callable[[Entry], None],
+        progress_at: float | None = None,
+    ) -> list[Delivered]:
+        """Ends the leases that still stand and does to each entry what the verdict says; the stale rest.
+
+        Only what counts is progress: a member whose answers all come late makes none, and neither does a failure.
+        """
         stale = []
         for seq, fence in deliveries:
             entry = self._unlease(session, seq, fence)
             if entry is None:
                 stale.append((seq, fence))
-            else:
-                self._fail(entry, "FAILED", error, now, delay_ms)
+                continue
+            verdict(entry)
+            if progress_at is not None:
+                self.progress_at = progress_at
         self._advance()
         return stale
 
-    def term(
-        self, session: str, deliveries: Iterable[tuple[int, int]], error: str, now: float
-    ) -> list[tuple[int, int]]:
-        stale = []
-        for seq, fence in deliveries:
-            entry = self._unlease(session, seq, fence)
-            if entry is None:
-                stale.append((seq, fence))
-            else:
-                self._bury(entry, "REJECTED", error)
-                self.progress_at = now
-        self._advance()
-        return stale
-
-    def extend(self, session: str, deliveries: Iterable[tuple[int, int]], now: float) -> list[tuple[int, int]]:
+    def extend(self, session: str, deliveries: Iterable[Delivered], now: float) -> list[Delivered]:
         """WIP. Past the cap the lease is left as it is and ends by itself: a handler that hangs for ever must not
         hold its key for ever. Leases stay sorted by deadline, since each either gets the latest or none."""
         stale = []
