@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import tomllib
@@ -136,6 +137,15 @@ def test_no_lock_file_and_no_binary_is_committed() -> None:
         assert path.name not in {"uv.lock"}, f"{path} names registries"
         if path.suffix != ".png":
             assert b"\0" not in path.read_bytes(), f"{path.relative_to(REPOSITORY)} is binary"
+
+
+def test_a_lock_of_npm_has_hashes_and_names_no_place() -> None:
+    for path in (path for path in tracked() if path.name == "package-lock.json"):
+        text = path.read_text()
+        assert "://" not in text, f"{path}: an address; install with the .npmrc beside it"
+        for name, package in json.loads(text)["packages"].items():
+            assert not name or package["integrity"].startswith("sha512-"), f"{path}: no hash for {name}"
+        assert "omit-lockfile-registry-resolved=true" in (path.parent / ".npmrc").read_text().split()
 
 
 def test_main_parses_wires_and_waits() -> None:
