@@ -13,6 +13,7 @@ import signal
 import sqlite3
 import subprocess
 import time
+import tomllib
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -28,6 +29,8 @@ from polling import poll_until
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LAUNCHER = REPOSITORY / "atoll"
+#: Parts to look through. Most tests do without them: they cost memory and time, and nothing else depends on them.
+LOOKERS = ("dashboard", "jaeger")
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,10 @@ class Ran:
 class Fleet:
     """One running system. Create it by `fleet(...)`, which also ends it."""
 
-    def __init__(self, state: Path, mesh: Path) -> None:
+    def __init__(self, state: Path, mesh: Path, *, whole: bool = False) -> None:
         self.state = state
         self.mesh = mesh
+        self.whole = whole
         self._token = ""
         self._token_until = 0.0
 
@@ -108,8 +112,10 @@ class Fleet:
         return ran
 
     def up(self, *words: str, seconds: float = 180) -> Ran:
-        """`./atoll up --detach` on the ports that the state already has, or free ones."""
-        return self.atoll("up", "--detach", "--ports", "0", "--mesh", str(self.mesh), *words, seconds=seconds)
+        """`./atoll up --detach` on the ports that the state has, or free ones; without LOOKERS unless `whole`."""
+        without = [] if self.whole else [name for name in LOOKERS if name in parts_of(self.mesh)]
+        less = ("--without", ",".join(without)) if without else ()
+        return self.atoll("up", "--detach", "--ports", "0", "--mesh", str(self.mesh), *less, *words, seconds=seconds)
 
     def status(self) -> dict[str, dict[str, Any]]:
         """`status --json`: name -> its (first) part, and `agent`, which is none but has a pid and a state too."""
@@ -343,6 +349,11 @@ def processes_of(state: Path) -> list[psutil.Process]:
     return found
 
 
+def parts_of(mesh: Path) -> set[str]:
+    """The parts that a system page has."""
+    return set(tomllib.loads(mesh.read_text())["part"])
+
+
 def write_mesh(
     path: Path,
     *,
@@ -373,9 +384,12 @@ def write_mesh(
 
 
 @contextmanager
-def fleet(state: Path, mesh: Path | None = None, *words: str) -> Iterator[Fleet]:
-    """A running system in `state`, ended (and checked to be gone) when the block ends."""
-    running = Fleet(state, mesh or REPOSITORY / "mesh.toml")
+def fleet(state: Path, mesh: Path | None = None, *words: str, whole: bool = False) -> Iterator[Fleet]:
+    """A running system in `state`, ended (and checked to be gone) when the block ends.
+
+    With `whole` also the parts that people look through, which no function of the shop needs: dashboard and Jaeger.
+    """
+    running = Fleet(state, mesh or REPOSITORY / "mesh.toml", whole=whole)
     try:
         running.up(*words)
         yield running

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,16 +44,21 @@ class System:
     def __init__(self, root: Path, state: Path, **settings: str) -> None:
         self.root = root
         self.state = state
-        self.write_mesh(**settings)
+        self.write_mesh(None, **settings)
 
-    def write_mesh(self, **settings: str) -> None:
-        """Write the system page."""
+    def write_mesh(self, tool: Mapping[str, str] | None = None, **settings: str) -> None:
+        """Write the system page; with `tool`, a third part of that kind, which has these settings."""
         command = json.dumps([sys.executable, str(FAKE_PART)])
         lines = [
             "[part.one]", 'path = "."', "port = 20", f"command = {command}",
             "[part.one.settings]", *(f'{name} = "{value}"' for name, value in settings.items()),
             "[part.two]", 'path = "."', "port = 21", 'kind = "core"', f"command = {command}",
         ]  # fmt: skip
+        if tool is not None:
+            lines += [
+                "[part.tool]", 'path = "."', "port = 22", 'kind = "tool"', f"command = {command}",
+                "[part.tool.settings]", *(f'{name} = "{value}"' for name, value in tool.items()),
+            ]  # fmt: skip
         (self.root / "mesh.toml").write_text("\n".join(lines))
 
     @property

@@ -338,3 +338,23 @@ def test_the_lock_lives_as_long_as_the_process(system: System) -> None:
     assert files.holders() == [record.pid]
     system.run("stop", "one")
     assert not files.filled()
+
+
+def test_up_waits_for_no_tool_and_ends_it_last(system: System) -> None:
+    system.write_mesh(tool={"FAKE_READY": "no"})
+    said = system.up().output
+    assert "two            ready" in said
+    assert system.part("tool")["kind"] == "tool"
+    poll_until("the tool to answer", lambda: system.part("tool")["why"] == "waiting for: a wonder")
+    drained = [line.split()[0] for line in system.run("down").output.splitlines() if "drained" in line]
+    assert drained == ["one", "two", "tool"]
+
+
+def test_up_without_a_part_leaves_it_out(system: System) -> None:
+    system.write_mesh(tool={})
+    system.up("--without", "tool")
+    assert [part["name"] for part in system.snapshot()["parts"]] == ["one", "two"]
+    system.run("down")
+    refused = system.up("--without", "tol", check=False)
+    assert refused.code == 2
+    assert "--without: mesh.toml has no part 'tol' (it has: one, two, tool)" in refused.output

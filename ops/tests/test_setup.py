@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,11 @@ from atoll_token import PublicKey, SigningKey
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = '[part.broker]\npath = "broker"\nport = 20\n[part.orders]\npath = "services/orders"\nport = 22\n'
+
+LOOKERS = (
+    '[part.dashboard]\npath = "dashboard"\nkind = "core"\nport = 1\n'
+    '[part.jaeger]\npath = "observability/jaeger"\nkind = "tool"\nport = 5\n'
+)
 
 
 def _mesh(tmp_path: Path, text: str = PAGE) -> mesh.Mesh:
@@ -46,7 +52,11 @@ def test_tables_of_others_are_not_looked_into(tmp_path: Path) -> None:
         (PAGE + "colour = 1\n", "part.orders.*unknown field `colour`"),
         (PAGE.replace("22", '"22"'), "part.orders.port"),
         (PAGE.replace("22", "300"), r"part.orders.port: expected an offset from 0 to 199, not 300"),
-        (PAGE.replace("22", "6"), "part.orders.port: 6 belongs to bus"),
+        (PAGE.replace("22", "6"), "part.orders.port: 6 belongs to the bus"),
+        (PAGE.replace("22", "5"), "part.orders.port: 5 belongs to jaeger"),
+        (PAGE.replace("22", "1"), "part.orders.port: 1 belongs to dashboard"),
+        (PAGE.replace("part.orders", "part.dashboard"), "part.dashboard.port: expected 1, not 22"),
+        (PAGE.replace("part.orders", "part.jaeger"), "part.jaeger.port: expected 5, not 22"),
         (PAGE.replace("22", "20"), "part.orders.port: 20 belongs to broker"),
         (PAGE + 'kind = "queue"\n', "part.orders.kind"),
         (PAGE + "[part.orders.settings]\nATOLL_PORT = '1'\n", "part.orders.settings.ATOLL_PORT"),
@@ -67,6 +77,24 @@ def test_only_refuses_a_name_that_is_not_there(tmp_path: Path) -> None:
     assert list(_mesh(tmp_path).only(["orders"]).parts) == ["orders"]
     with pytest.raises(MeshError, match="no part 'order'"):
         _mesh(tmp_path).only(["order"])
+
+
+def test_up_is_asked_for_parts_by_what_to_take_and_what_to_leave(tmp_path: Path) -> None:
+    page = _mesh(tmp_path, PAGE + LOOKERS)
+    assert list(page.choose([], ["jaeger", "dashboard"]).parts) == ["broker", "orders"]
+    assert list(page.choose(["orders", "jaeger"], ["jaeger", "broker"]).parts) == ["orders"]
+    with pytest.raises(MeshError, match=r"--without: .* no part 'jager'"):
+        page.choose([], ["jager"])
+    with pytest.raises(MeshError, match="--without orders: leaves no part to start"):
+        page.choose(["orders"], ["orders"])
+
+
+def test_dashboard_and_jaeger_own_the_ports_that_people_know_them_by(tmp_path: Path) -> None:
+    page = _mesh(tmp_path, PAGE + LOOKERS)
+    assert page.parts["jaeger"].kind == "tool"
+    at, known = ports.Ports.of(page, 9000), ports.Ports.of(page, None)
+    assert (at.parts["dashboard"], at.parts["jaeger"]) == (9001, 9005)
+    assert (known.parts["dashboard"], known.parts["jaeger"]) == (8501, 8085)
 
 
 # ---- ports -------------------------------------------------------------------------------------------------------
@@ -132,6 +160,7 @@ def test_each_part_gets_its_own_secrets_and_the_public_halves_it_needs(state: St
         "gateway": curve | {"broker.public", "assertion.key", "root.pub"},
         "control": curve | {"broker.public", "gateway.pub", "root.pub"},
         "orders": curve | {"broker.public", "gateway.pub"},
+        "dashboard": {"client.json"},  # nobody on the bus
     }
     clients = {path.name for path in (state.keys / "broker" / "clients").iterdir()}
     assert clients == {f"{name}.public" for name in PARTS if name != "broker"}
@@ -183,6 +212,35 @@ def test_the_seed_holds_the_credentials(state: State) -> None:
     assert seed["clients"][0]["scopes"] == ["orders:*", "stock:*", "sales:*"]
 
 
+def test_the_dashboards_client_reads_operations_and_nothing_else(state: State) -> None:
+    keys.ensure(state, [*PARTS, "dashboard", "jaeger"])
+    client = json.loads((state.keys / "dashboard" / "client.json").read_text())
+    seed = json.loads((state.keys / "auth" / "seed.json").read_text())
+    assert seed["clients"][1] == client | {"client_id": "dashboard", "scopes": ["ops:read"]}
+    assert not (state.keys / "jaeger").exists()
+    assert not list((state.keys / "broker" / "clients").glob("[dj]*"))
+
+
+def test_a_lost_client_file_comes_back_with_the_secret_that_auth_knows(state: State) -> None:
+    keys.ensure(state, PARTS)
+    path = state.keys / "dashboard" / "client.json"
+    known = path.read_bytes()
+    path.unlink()
+    keys.ensure(state, PARTS)
+    assert path.read_bytes() == known
+
+
+def test_a_state_directory_of_an_older_release_gets_the_dashboards_client(state: State) -> None:
+    secrets = keys.ensure(state, PARTS)
+    path = state.keys / "auth" / "seed.json"
+    old = json.loads(path.read_text())
+    path.write_text(json.dumps(old | {"clients": old["clients"][:1]}))
+    (state.keys / "dashboard" / "client.json").unlink()
+    assert keys.ensure(state, PARTS) == secrets
+    ids = [client["client_id"] for client in json.loads(path.read_text())["clients"]]
+    assert ids == ["demo", "dashboard"]
+
+
 # ---- what a part is told -----------------------------------------------------------------------------------------
 
 
@@ -204,3 +262,16 @@ def test_a_part_is_told_its_contract_and_nothing_of_the_users_environment(
     assert "ATOLL_MESH" not in told
     assert "ATOLL_MESH" in variables(plan, page.parts["broker"], Slot("broker"))
     assert command(plan, page.parts["orders"])[1:] == ["-m", "atoll_orders"]
+
+
+def test_the_dashboard_is_told_where_to_ask_and_no_bus(state: State) -> None:
+    page = _mesh(state.root, PAGE + LOOKERS)
+    plan, part = Plan(state.root, state, page, ports.Ports.of(page, 9000)), page.parts["dashboard"]
+    told = variables(plan, part, Slot("dashboard"))
+    assert told["ATOLL_PORT"] == "9001"
+    assert told["ATOLL_GATEWAY"] == "http://127.0.0.1:9000"
+    assert told["ATOLL_JAEGER"] == "http://127.0.0.1:9002"
+    assert told["ATOLL_KEYS"] == str(state.keys / "dashboard")
+    assert "ATOLL_BUS" not in told
+    elsewhere = replace(plan, jaeger="https://jaeger.example")
+    assert variables(elsewhere, part, Slot("dashboard"))["ATOLL_JAEGER"] == "https://jaeger.example"

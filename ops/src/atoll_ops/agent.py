@@ -96,7 +96,7 @@ class Agent:
 
     async def _come_up(self) -> None:
         began = time.monotonic()
-        waiting = {slot: one for slot, one in self.instances.items() if one.wanted}
+        waiting = {slot: one for slot, one in self.instances.items() if one.wanted and one.part.kind != "tool"}
         whole_by = None
         while waiting:
             for slot, instance in list(waiting.items()):
@@ -137,7 +137,8 @@ class Agent:
         self.end()
 
     async def _drain(self) -> None:
-        """End the parts: services together, then the core one by one from the last to the first.
+        """End the parts: services together, then the core one by one from the last to the first, then the tools, which
+        hear of the others' last acts.
 
         A start that failed ends what it started and lets go of what ran before it.
         """
@@ -146,8 +147,9 @@ class Agent:
         if self._exit_code == 0 and running:
             self._emit("draining", parts=running)
         services = [one for one in mine if one.part.kind == "service"]
-        core = [one for one in reversed(mine) if one.part.kind != "service"]
-        for wave in ([*services], *([one] for one in core)):
+        core = [one for one in reversed(mine) if one.part.kind == "core"]
+        tools = [one for one in mine if one.part.kind == "tool"]
+        for wave in (services, *([one] for one in core), tools):
             async with asyncio.TaskGroup() as group:
                 for instance in reversed(wave):
                     group.create_task(self._drain_one(instance))

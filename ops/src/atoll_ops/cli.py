@@ -62,7 +62,7 @@ def page_of(given: Path | None) -> Path:
 
 @app.command
 def up(
-    *, detach: bool = False, ports: int | None = None, only: str = "", mesh: MeshOption = None,
+    *, detach: bool = False, ports: int | None = None, only: str = "", without: str = "", mesh: MeshOption = None,
     state: StateOption = None,
 ) -> int:  # fmt: skip
     """Set up what is missing, start every part, wait until all are ready.
@@ -71,11 +71,17 @@ def up(
         detach: Return once everything is ready; without it, stay until Ctrl-C, which drains in reverse order.
         ports: Base of all ports (gateway BASE, bus BASE+6, control BASE+7, …); 0 takes free ones.
         only: Start these parts alone, as in broker,auth,orders.
+        without: Start all (or those of --only) but these, as in dashboard,jaeger.
     """
     from atoll_ops import up as bring
+    from atoll_ops.prepare import Wish
 
-    names = [name for name in only.split(",") if name]
-    return bring.up(root(), state_of(state), page_of(mesh), ports=ports, only=names, detach=detach)
+    wish = Wish(ports, _names(only), _names(without))
+    return bring.up(root(), state_of(state), page_of(mesh), wish, detach=detach)
+
+
+def _names(given: str) -> tuple[str, ...]:
+    return tuple(name for name in given.split(",") if name)
 
 
 @app.command

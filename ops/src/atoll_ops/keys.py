@@ -4,7 +4,8 @@
     keys/broker/clients/PART.public                       whom the broker lets in
     keys/auth/root.key                                    signs key sets; root.pub: gateway, control
     keys/gateway/assertion.key                            signs assertions; gateway.pub: whoever it forwards to
-    keys/auth/seed.json                                   the first operator and the demo client, for auth's first start
+    keys/auth/seed.json                                   the first operator and clients; auth sows each name once
+    keys/dashboard/client.json                            who the dashboard is when it reads without an operator
 
 A pair is written public half first, so a secret on disk means that the pair is whole; the copies for others are made
 again at each start, which mends a directory that lost some and lets a new part in.
@@ -21,6 +22,10 @@ from atoll_ops.errors import OperationError
 from atoll_ops.state import State, write_private
 
 BROKER, AUTH, GATEWAY, CONTROL = "broker", "auth", "gateway", "control"
+DASHBOARD, JAEGER = "dashboard", "jaeger"
+#: Parts that are not on the bus, so have no CURVE key and are nobody there.
+NOT_ON_THE_BUS = (DASHBOARD, JAEGER)
+DASHBOARD_SCOPES = ["ops:read"]
 DEMO_CLIENT = "demo"
 DEMO_SCOPES = ["orders:*", "stock:*", "sales:*"]
 OPERATOR = "operator"
@@ -32,7 +37,7 @@ def ensure(state: State, parts: Iterable[str]) -> dict[str, str]:
 
     Key folders of the core are made even when `--only` leaves them out: their public halves are needed by the others.
     """
-    names = sorted({*parts, BROKER, AUTH, GATEWAY, CONTROL})
+    names = sorted({*parts, BROKER, AUTH, GATEWAY, CONTROL}.difference(NOT_ON_THE_BUS))
     folders = {name: _folder(state.keys / name) for name in names}
     _ensure_curve(folders)
     root_public = _ensure_signing_pair(folders[AUTH] / "root.key")
@@ -42,7 +47,8 @@ def ensure(state: State, parts: Iterable[str]) -> dict[str, str]:
             _put(folder / "root.pub", root_public)
         if name not in (GATEWAY, BROKER):
             _put(folder / "gateway.pub", gateway_public)
-    return _ensure_accounts(state, folders[AUTH] / "seed.json")
+    seed = folders[AUTH] / "seed.json"
+    return _ensure_accounts(state, seed, _ensure_dashboard(_folder(state.keys / DASHBOARD) / "client.json", seed))
 
 
 def _ensure_curve(folders: dict[str, Path]) -> None:
@@ -81,8 +87,23 @@ def _ensure_signing_pair(path: Path) -> bytes:
     )  # fmt: skip
 
 
-def _ensure_accounts(state: State, seed: Path) -> dict[str, str]:
-    """Secrets of the demo client and the operator: made once, kept in credentials.json, told to auth by the seed."""
+def _ensure_dashboard(path: Path, seed: Path) -> dict[str, str]:
+    """The dashboard's own client: it reads what the fleet does. For every act it needs an operator's token.
+
+    A lost file is made again from the seed, whose secret auth has taken already.
+    """
+    clients = json.loads(seed.read_text())["clients"] if seed.exists() else []
+    known = next((one["client_secret"] for one in clients if one["client_id"] == DASHBOARD), None)
+    client = {"client_id": DASHBOARD, "client_secret": known or secrets.token_urlsafe(32)}
+    _put(path, json.dumps(client).encode() + b"\n")
+    return client
+
+
+def _ensure_accounts(state: State, seed: Path, dashboard: dict[str, str]) -> dict[str, str]:
+    """Secrets of the demo client and the operator: made once, kept in credentials.json, told to auth by the seed.
+
+    The demo client is the seed's first: `_seeded` finds it there.
+    """
     names = ("client_id", "client_secret", "username", "password")
     known = state.read_credentials() if state.credentials.exists() else {}
     if not all(name in known for name in names):
@@ -94,7 +115,8 @@ def _ensure_accounts(state: State, seed: Path) -> dict[str, str]:
         }
     client = {"client_id": known["client_id"], "client_secret": known["client_secret"], "scopes": DEMO_SCOPES}
     user = {"username": known["username"], "password": known["password"], "role": OPERATOR_ROLE}
-    _put(seed, json.dumps({"users": [user], "clients": [client]}, indent=2).encode() + b"\n")
+    clients = [client, dashboard | {"scopes": DASHBOARD_SCOPES}]
+    _put(seed, json.dumps({"users": [user], "clients": clients}, indent=2).encode() + b"\n")
     return {name: known[name] for name in names}
 
 

@@ -36,6 +36,12 @@ class Plan:
     state: State
     mesh: Mesh
     ports: Ports
+    jaeger: str = ""  # query URL of somebody's Jaeger, given by --jaeger; empty: our own part, if the page has it
+
+    @property
+    def jaeger_url(self) -> str:
+        """Where traces can be looked up, whether or not anybody answers there."""
+        return self.jaeger or f"http://{HOST}:{self.ports.jaeger}"
 
     def workshop(self) -> Workshop:
         """Where the environments are."""
@@ -66,7 +72,6 @@ def variables(plan: Plan, part: Part, slot: Slot) -> dict[str, str]:
         "ATOLL_PORT": str(plan.ports.parts[part.name]),
         "ATOLL_DATA": str(plan.state.private(slot.name, slot.instance)),
         "ATOLL_KEYS": str(plan.state.keys / part.name),
-        "ATOLL_BUS": f"tcp://{HOST}:{plan.ports.bus}",
         "OTEL_EXPORTER_OTLP_ENDPOINT": os.environ.get(
             "OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{HOST}:{plan.ports.otlp_http}"
         ),
@@ -74,10 +79,15 @@ def variables(plan: Plan, part: Part, slot: Slot) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "PYTHONSAFEPATH": "1",  # the project folder is a place to read contracts from, not to import from
     }
+    if part.name not in keys.NOT_ON_THE_BUS:
+        contract["ATOLL_BUS"] = f"tcp://{HOST}:{plan.ports.bus}"
     if part.name in _MESH_READERS:
         contract["ATOLL_MESH"] = str(plan.mesh.path)
     if part.name == keys.CONTROL:
         contract["ATOLL_RUN"] = str(plan.state.run)  # where the agent's socket is, and its own goes
+    if part.name == keys.DASHBOARD:
+        contract["ATOLL_GATEWAY"] = f"http://{HOST}:{plan.ports.base}"
+        contract["ATOLL_JAEGER"] = plan.jaeger_url
     return {"ATOLL_LOG_LEVEL": "info"} | passed | contract | part.settings
 
 

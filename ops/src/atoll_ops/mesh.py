@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,10 +16,15 @@ import msgspec
 
 from atoll_ops.errors import MeshError
 
-#: Offsets from BASE that belong to no `[part.*]`: dashboard, Jaeger UI, OTLP gRPC, OTLP HTTP, Jaeger health, the bus.
-RESERVED_OFFSETS = {1: "dashboard", 2: "jaeger", 3: "OTLP gRPC", 4: "OTLP HTTP", 5: "jaeger health", 6: "bus"}
+#: Offsets from BASE that are known outside this page. A part owns the one under its own name, and no other has it; the
+#: rest are second ports: Jaeger's UI and its OTLP receivers, the broker's bus.
+RESERVED_OFFSETS = {1: "dashboard", 2: "Jaeger UI", 3: "OTLP gRPC", 4: "OTLP HTTP", 5: "jaeger", 6: "the bus"}
 OFFSET_MAX = 199
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+
+
+#: Who waits for a part: everybody for the core, its own function for a service, nobody for a tool.
+Kind = Literal["core", "service", "tool"]
 
 
 class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,7 +38,7 @@ class PartTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     path: str  # folder; relative to the repository, whichever mesh file names it
     port: int  # HTTP port as an offset from BASE
-    kind: Literal["core", "service"] = "service"
+    kind: Kind = "service"
     settings: dict[str, str] = {}  # further environment variables: strings, as an environment has nothing else
     command: list[str] = []  # what to run in `path` instead of `python -m atoll_<folder>`: a part in any language
 
@@ -61,12 +67,31 @@ class Mesh(msgspec.Struct, frozen=True):
     system: System
     parts: dict[str, Part]
 
-    def only(self, names: list[str]) -> Mesh:
+    def only(self, names: Collection[str]) -> Mesh:
         """The same page with these parts alone, in the page's order. Raises MeshError for an unknown name."""
+        self._check_known("--only", names)
+        return Mesh(self.path, self.system, {name: part for name, part in self.parts.items() if name in names})
+
+    def choose(self, only: Collection[str], without: Collection[str]) -> Mesh:
+        """The page with what `up` was asked for: `only` these (empty: all), less those that it is to do `without`.
+
+        Raises MeshError for a name that the page does not have, and where nothing would be left.
+        """
+        self._check_known("--without", without)
+        page = self.only(only or self.parts)
+        chosen = page.only([name for name in page.parts if name not in without])
+        if not chosen.parts:
+            raise MeshError(f"--without {','.join(without)}: leaves no part to start")
+        return chosen
+
+    def needed(self) -> list[str]:
+        """The parts that a start waits for. A tool says itself what it lacks, and the system runs all the same."""
+        return [name for name, part in self.parts.items() if part.kind != "tool"]
+
+    def _check_known(self, option: str, names: Collection[str]) -> None:
         for name in names:
             if name not in self.parts:
-                raise MeshError(f"--only: {self.path.name} has no part {name!r} (it has: {', '.join(self.parts)})")
-        return Mesh(self.path, self.system, {name: part for name, part in self.parts.items() if name in names})
+                raise MeshError(f"{option}: {self.path.name} has no part {name!r} (it has: {', '.join(self.parts)})")
 
 
 def read(path: Path, root: Path) -> Mesh:
@@ -112,7 +137,10 @@ def _table(path: Path, where: str, written: Any, shape: type[Any]) -> Any:
 
 def _check_offsets(path: Path, parts: dict[str, Part]) -> None:
     owners = dict(RESERVED_OFFSETS)
+    own = {owner: offset for offset, owner in RESERVED_OFFSETS.items()}
     for part in parts.values():
-        if part.offset in owners:
+        if part.offset != own.get(part.name, part.offset):
+            raise MeshError(f"{path}: part.{part.name}.port: expected {own[part.name]}, not {part.offset}")
+        if part.offset in owners and part.name not in own:
             raise MeshError(f"{path}: part.{part.name}.port: {part.offset} belongs to {owners[part.offset]}")
         owners[part.offset] = part.name

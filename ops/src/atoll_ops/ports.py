@@ -41,6 +41,8 @@ class Ports(msgspec.Struct, frozen=True):
         start = BASE_DEFAULT if base is None else base
         parts = {part.name: start + part.offset for part in mesh.parts.values()}
         if base is None:
+            known = {"dashboard": 8501}
+            parts = {name: known.get(name, port) for name, port in parts.items()}
             return cls(start, 8501, 16686, 4317, 4318, start + 6, parts, "default")
         return cls(start, start + 1, start + 2, start + 3, start + 4, start + 6, parts, chosen)
 

@@ -6,7 +6,8 @@ Checks come before changes, so a refused `up` leaves a state directory as it fou
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from atoll_ops import keys, mesh, ports
@@ -17,6 +18,16 @@ from atoll_ops.slots import Slot, SlotFiles, acquire, is_held
 from atoll_ops.state import State, SystemFile
 
 Say = Callable[[str, str], None]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What `up` was asked for."""
+
+    ports: int | None = None  # base of all ports; 0: free ones, None: as last time, else the default
+    only: tuple[str, ...] = ()  # start these parts alone; none: all
+    without: tuple[str, ...] = ()  # but not these
+
 
 #: A `status` holds the lock shared for an instant, which is no agent.
 _LOOKERS_SECONDS = 0.5
@@ -51,20 +62,20 @@ def owner(state: State) -> int | None:
         return None
 
 
-def plan(root: Path, state: State, whole: mesh.Mesh, only: Sequence[str], asked_ports: int | None, say: Say) -> Plan:
+def plan(root: Path, state: State, whole: mesh.Mesh, wish: Wish, say: Say) -> Plan:
     """Decide what is to run where, check it, and write it down. The caller holds the agent's lock.
 
-    `only` names the parts to run (empty: all). Those that still run are adopted, so they are part of the plan too.
+    Parts that still run are adopted, so they are part of the plan too, wished for or not.
     """
-    page = whole.only(list(only) or list(whole.parts))
+    page = whole.choose(wish.only, wish.without)
     stored = state.read_system()
     running = filled_slots(state, list(stored.kinds) if stored else [])
     page = whole.only([*page.parts, *(slot.name for slot in running if slot.name in whole.parts)])
-    chosen = _ports(page, asked_ports, stored, [str(slot) for slot in running])
+    chosen = _ports(page, wish.ports, stored, [str(slot) for slot in running])
     for part in page.parts.values():
         if not part.folder.is_dir():
             raise MeshError(f"{page.path}: part.{part.name}.path: there is no folder {part.folder}")
-    ports.check_free(chosen, [name for name in page.parts if Slot(name) not in running])
+    ports.check_free(chosen, [name for name in page.needed() if Slot(name) not in running])
     _clean_stale(state, page, say)
     state.write_credentials(chosen, keys.ensure(state, page.parts))
     kinds = {part.name: part.kind for part in page.parts.values()}

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from atoll_ops.agent import Agent, filled_slots, tail
 from atoll_ops.errors import AgentGoneError, OperationError
 from atoll_ops.launch import Plan
 from atoll_ops.ports import HOST, can_bind
+from atoll_ops.prepare import Wish
 from atoll_ops.slots import is_held
 from atoll_ops.state import State
 
@@ -27,11 +27,11 @@ _SILENCE_SECONDS = 120.0
 _LOOK_EVERY_SECONDS = 0.02
 
 
-def up(root: Path, state: State, page: Path, *, ports: int | None, only: Sequence[str], detach: bool) -> int:
+def up(root: Path, state: State, page: Path, wish: Wish, *, detach: bool) -> int:
     """Bring the system up: in the foreground until Ctrl-C, or with `detach` until it is ready. The exit code."""
     whole = mesh.read(page, root)
     lock = prepare.own(state)
-    plan = prepare.plan(root, state, whole, only, ports, console.say)
+    plan = prepare.plan(root, state, whole, wish, console.say)
     plan.workshop().sync(plan.environments(), console.say)
     return _behind(plan, lock) if detach else _in_front(plan)
 
@@ -143,7 +143,7 @@ def agent(root: Path, state: State, page: Path, lock: int | None) -> int:
         os.set_inheritable(lock, False)
         return asyncio.run(supervise(Agent(prepare.again(root, state))))
     own = prepare.own(state)
-    plan = prepare.plan(root, state, mesh.read(page, root), (), None, console.say)
+    plan = prepare.plan(root, state, mesh.read(page, root), Wish(), console.say)
     plan.workshop().sync(plan.environments(), console.say)
     try:
         return asyncio.run(supervise(Agent(plan, console.event)))
