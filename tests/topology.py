@@ -15,9 +15,10 @@ PARTS = {
     "inventory": "services/inventory",
     "payments": "services/payments",
     "sales": "services/sales",
+    "notifications": "services/notifications",
 }
 
-SERVICES = ("orders", "inventory", "payments", "sales")
+SERVICES = ("orders", "inventory", "payments", "sales", "notifications")
 
 #: The only code that two parts may both install.
 SDKS = {"atoll": "sdk/atoll", "atoll_token": "sdk/atoll-token"}
@@ -32,6 +33,7 @@ DEPLOYABLES = {
     "atoll_inventory": "services/inventory",
     "atoll_payments": "services/payments",
     "atoll_sales": "services/sales",
+    "atoll_notifications": "services/notifications",
 }
 
 #: Who publishes what (topic -> publisher) ...
@@ -66,6 +68,7 @@ GROUPS = {
         "inventory.stock.reserved.v1",
     },
     "sales": {"orders.order.confirmed.v1", "orders.return.refunded.v1"},
+    "notifications": {"orders.order.confirmed.v1", "orders.order.cancelled.v1"},
 }
 
 #: Route prefixes behind the gateway.

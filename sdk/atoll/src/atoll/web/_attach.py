@@ -55,6 +55,8 @@ class Attachment:
         """The session with the broker: watch, put, admin, state."""
         self.registry = CollectorRegistry(auto_describe=False)
         """Shown at /metrics; a service registers its own metrics here."""
+        self.also_degraded: list[Callable[[], list[str]]] = []
+        """Asked at /ready: what does not work of what the service does by itself, such as `maildir: no space`."""
         self.failure: FatalError | None = None
         """Set once the service cannot go on (its disk has failed); `serve` ends the process then."""
         self.on_failure: Callable[[], None] | None = None
@@ -81,6 +83,8 @@ class Attachment:
             out.append(f"outbox: {self._relay.refused_rows} events were refused")
         if self._consumer is not None and self._consumer.refused:
             out.append(f"consumer: {self._consumer.refused}")
+        for ask in self.also_degraded:
+            out.extend(ask())
         return out
 
     def drain(self) -> None:
