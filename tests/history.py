@@ -11,6 +11,8 @@ from decimal import Decimal
 
 from fleet import Fleet
 from invoices import Book
+from mail import mails, undelivered
+from polling import poll_until
 
 #: Money in the databases is in ten-thousandths.
 SCALE = 10_000
@@ -39,6 +41,7 @@ def assert_books_balance(shop: Fleet, book: Book, settle_seconds: float = 60) ->
     _assert_stock_moved_once_a_line(shop, book)
     _assert_money_moved_once(shop, book)
     _assert_sales_counted_once(shop, book)
+    assert_one_mail_an_order(shop)
 
 
 def _assert_orders_are_final(shop: Fleet, book: Book) -> None:
@@ -102,3 +105,16 @@ def _assert_sales_counted_once(shop: Fleet, book: Book) -> None:
     wanted = book.sums("total")[""]
     found = (Decimal(total["revenue"]), total["units"], total["orders"])
     assert found == (wanted.revenue, wanted.units, len(wanted.orders)), f"/sales says {found}"
+
+
+def assert_one_mail_an_order(shop: Fleet) -> None:
+    """The maildir holds one mail for each order that has ended, and none else."""
+    poll_until("every mail to be delivered", lambda: undelivered(shop), lambda left: left == 0, seconds=30)
+    with shop.database("orders") as database:
+        rows = database.execute("SELECT id FROM orders WHERE status IN ('confirmed', 'cancelled')").fetchall()
+    found = mails(shop)
+    several = {order_id: len(each) for order_id, each in found.items() if len(each) != 1}
+    assert not several, f"orders with more than one mail: {several}"
+    missing, strange = {row["id"] for row in rows} - set(found), set(found) - {row["id"] for row in rows}
+    assert not missing, f"orders without a mail: {missing}"
+    assert not strange, f"mails of no such order: {strange}"

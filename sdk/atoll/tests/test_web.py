@@ -21,6 +21,7 @@ from scripted import Notes
 
 import atoll
 from atoll import web
+from atoll.web._attach import ATTACHMENT
 from atoll_token import Claims, SigningKey, mint
 
 TOPIC = "orders.order.placed.v1"
@@ -256,6 +257,15 @@ async def test_health_needs_no_token_and_no_bus(client: Client) -> None:
     assert (await client.get("/live")).status == 200
     response = await client.get("/ready")
     assert (response.status, await response.json()) == (200, {"ready": True, "why": "", "degraded": ["bus"]})
+
+
+async def test_a_service_says_what_else_does_not_work(client: Client) -> None:
+    assert client.app is not None
+    wrong: list[str] = []
+    client.app[ATTACHMENT].also_degraded.append(lambda: wrong)
+    wrong.append("maildir: no space")
+    response = await client.get("/ready")
+    assert (response.status, (await response.json())["degraded"]) == (200, ["bus", "maildir: no space"])
 
 
 async def test_metrics_are_prometheus_text(client: Client, key: SigningKey) -> None:

@@ -89,7 +89,9 @@ async def until(what: str, holds: Any, seconds: float = 10) -> None:
     """Polls; a time-out says what was waited for."""
     try:
         async with asyncio.timeout(seconds):
-            while not (await holds() if inspect.iscoroutinefunction(holds) else holds()):
+            while not (  # noqa: ASYNC110 - any condition
+                await holds() if inspect.iscoroutinefunction(holds) else holds()
+            ):
                 await asyncio.sleep(0.01)
     except TimeoutError:
         raise AssertionError(f"waited {seconds:g} s for {what}") from None

@@ -157,7 +157,7 @@ def _crash(*_: object) -> None:
 
 def _degraded(post: Post, why: str) -> Callable[[], Awaitable[bool]]:
     async def holds() -> bool:
-        return why in (await post.ready())["degraded"]
+        return bool(why in (await post.ready())["degraded"])
 
     return holds
 
@@ -177,7 +177,7 @@ async def test_a_full_disk_is_said_and_mended(tmp_path: Path) -> None:
         await until("the mail", lambda: post.filed() == {"e-1"})
 
         async def unsaid() -> bool:
-            return (await post.ready())["degraded"] == ["bus"]
+            return bool((await post.ready())["degraded"] == ["bus"])
 
         await until("it to be unsaid", unsaid)
 
@@ -244,18 +244,17 @@ async def test_a_server_that_dies_and_comes_back(tmp_path: Path) -> None:
             await post.until_smtp("o-1", "sent")
 
         async def unsaid() -> bool:
-            return (await post.ready())["degraded"] == ["bus"]
+            return bool((await post.ready())["degraded"] == ["bus"])
 
         await until("it to be unsaid", unsaid)
     assert len(mailbox.taken) == 1
 
 
 async def test_a_hanging_server_keeps_neither_the_maildir_nor_the_stop(tmp_path: Path) -> None:
-    async with misbehaving(hang) as port:
-        async with posting(tmp_path, to(port, timeout_seconds=60)) as post:
-            for number in range(5):
-                await post.bus.deliver(CONFIRMED, f"o-{number}", confirmed(), id=f"e-{number}")
-            await until("5 mails in the maildir", lambda: len(post.filed()) == 5, seconds=3)
+    async with misbehaving(hang) as port, posting(tmp_path, to(port, timeout_seconds=60)) as post:
+        for number in range(5):
+            await post.bus.deliver(CONFIRMED, f"o-{number}", confirmed(), id=f"e-{number}")
+        await until("5 mails in the maildir", lambda: len(post.filed()) == 5, seconds=3)
         # `posting` has left: lifetime ends within STOP_SECONDS although the server's 60 s are not over
     async with posting(tmp_path) as post:
         assert {state for state, _, _ in (await post.smtp()).values()} == {"due"}
@@ -267,7 +266,7 @@ async def test_what_could_not_be_sent_for_too_long_is_given_up_after_a_try(tmp_p
     async with posting(tmp_path, to(port, give_up_seconds=1)) as post:
         await post.bus.deliver(CONFIRMED, "o-1", confirmed(), id="e-1")
         await post.until_smtp("o-1", "given_up")
-        state, _, said = (await post.smtp())["o-1"]
+        _, _, said = (await post.smtp())["o-1"]
         assert said
         assert post.filed() == {"e-1"}
 

@@ -24,5 +24,8 @@ def test_no_schema_file_is_left_over() -> None:
 
 
 def test_every_consumed_topic_has_a_handler_of_its_type() -> None:
-    handled = {subscription.topic: subscription.data_type for subscription in subscriptions(Settings(maildir=Path()), lambda: None)}
+    handled = {
+        subscription.topic: subscription.data_type
+        for subscription in subscriptions(Settings(maildir=Path()), lambda: None)
+    }
     assert handled == messages.CONSUMES

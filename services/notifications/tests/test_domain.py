@@ -9,8 +9,9 @@ from atoll_notifications.domain import Cancellation, Confirmation, Line
 
 DOT_ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 NAMES = [
-    "17850", "a.b", "a..b", ".a", "a.", "guest", "Jane Doe", "jané", "日本", "a@b", "a=40b", "<x>", "x\r\nBcc: y@z.example",
-    "\x00", "a,b", '"a"', "a\u202eb", "A" * 64, "é" * 64, "." * 64, "\ud800", "💌" * 64, "a" * 63 + "é",
+    "17850", "a.b", "a..b", ".a", "a.", "guest", "Jane Doe", "jané", "日本", "a@b", "a=40b", "<x>",
+    "x\r\nBcc: y@z.example", "\x00", "a,b", '"a"', "a\u202eb", "A" * 64, "é" * 64, "." * 64, "\ud800",
+    "💌" * 64, "a" * 63 + "é",
 ]  # fmt: skip
 
 

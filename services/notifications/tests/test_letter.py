@@ -94,7 +94,9 @@ def test_a_line_that_begins_with_a_dot_or_from_arrives() -> None:
     assert "    From x ." in message.get_content().splitlines()
 
 
-@pytest.mark.parametrize("time", ["", "yesterday", "2010-12-01T08:26:00", "2010-13-01T08:26:00Z", "0001-01-01T00:00:00+23:59"])
+@pytest.mark.parametrize(
+    "time", ["", "yesterday", "2010-12-01T08:26:00", "2010-13-01T08:26:00Z", "0001-01-01T00:00:00+23:59"]
+)
 def test_what_is_no_time_is_said(time: str) -> None:
     with pytest.raises(ValueError, match="expected RFC 3339"):
         compose(confirmation(), "e-1", time, SENDER)

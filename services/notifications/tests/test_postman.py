@@ -6,10 +6,18 @@ from typing import Any
 
 import pytest
 from mailservers import (
-    Mailbox, authenticator, certificate, drip, hang, misbehaving, serving, swallow, turn_away,
+    Mailbox,
+    authenticator,
+    certificate,
+    drip,
+    hang,
+    misbehaving,
+    serving,
+    swallow,
+    turn_away,
 )  # fmt: skip
 
-from atoll_notifications.postman import Outcome, Postman, ServerTrouble, Verdict
+from atoll_notifications.postman import Outcome, Postman, ServerTroubleError, Verdict
 from atoll_notifications.settings import Login, Smtp
 
 SENDER = "Atoll shop <orders@shop.invalid>"
@@ -55,24 +63,24 @@ async def test_a_refused_sender_is_no_mails_fault() -> None:
             return "550 not from you"
 
     async with serving(Picky()) as port:
-        with pytest.raises(ServerTrouble, match="550 not from you"):
+        with pytest.raises(ServerTroubleError, match="550 not from you"):
             await send(port)
 
 
 async def test_421_is_the_servers_affair() -> None:
     async with serving(Mailbox("421 closing")) as port:
-        with pytest.raises(ServerTrouble, match="421"):
+        with pytest.raises(ServerTroubleError, match="421"):
             await send(port)
 
 
 async def test_nobody_there() -> None:
-    with pytest.raises(ServerTrouble):
+    with pytest.raises(ServerTroubleError):
         await send(9)
 
 
 async def test_turned_away() -> None:
     async with misbehaving(turn_away) as port:
-        with pytest.raises(ServerTrouble, match="554 no mail here"):
+        with pytest.raises(ServerTroubleError, match="554 no mail here"):
             await send(port)
 
 
@@ -80,7 +88,7 @@ async def test_turned_away() -> None:
 async def test_a_server_that_does_not_come_to_the_point_is_left(talk: Any) -> None:
     async with misbehaving(talk) as port:
         began = time.monotonic()
-        with pytest.raises(ServerTrouble):
+        with pytest.raises(ServerTroubleError):
             await send(port, timeout_seconds=0.3)
         assert time.monotonic() - began < 3  # bounded: two deadlines of 0.3 s, on a busy machine
 
@@ -101,9 +109,9 @@ async def test_tls_and_a_login(tmp_path: Path) -> None:
     async with serving(mailbox, **options) as port:
         login = Login("shop", "s3cret")
         assert (await send(port, security="tls", ca_file=ca_file, login=login)).outcome is Outcome.SENT
-        with pytest.raises(ServerTrouble, match="535"):
+        with pytest.raises(ServerTroubleError, match="535"):
             await send(port, security="tls", ca_file=ca_file, login=Login("shop", "wrong"))
-        with pytest.raises(ServerTrouble, match="530"):
+        with pytest.raises(ServerTroubleError, match="530"):
             await send(port, security="tls", ca_file=ca_file)
     assert len(mailbox.taken) == 1
 
@@ -114,9 +122,9 @@ async def test_a_server_that_is_not_who_it_says_gets_nothing(tmp_path: Path, sec
     context, ca_file = certificate(tmp_path, name="127.0.0.2")
     options: dict[str, Any] = {"tls_context": context} if security == "starttls" else {"implicit_tls": context}
     async with serving(mailbox, **options) as port:
-        with pytest.raises(ServerTrouble):
+        with pytest.raises(ServerTroubleError):
             await send(port, security=security)  # not trusted
-        with pytest.raises(ServerTrouble):
+        with pytest.raises(ServerTroubleError):
             await send(port, security=security, ca_file=ca_file)  # trusted, for another name
     assert not mailbox.taken
 
@@ -125,6 +133,6 @@ async def test_without_starttls_on_offer_nothing_goes_in_the_clear(tmp_path: Pat
     mailbox = Mailbox()
     _, ca_file = certificate(tmp_path)
     async with serving(mailbox) as port:
-        with pytest.raises(ServerTrouble):
+        with pytest.raises(ServerTroubleError):
             await send(port, security="starttls", ca_file=ca_file)
     assert not mailbox.taken

@@ -1,4 +1,4 @@
-"""`python -m atoll_notifications`, with the project folder as working directory: options, then run until told to stop."""
+"""`python -m atoll_notifications`, in the project folder: options, then run until told to stop."""
 
 import sys
 

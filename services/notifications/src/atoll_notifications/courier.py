@@ -3,8 +3,8 @@
     row ─▶ file loop: tmp, fsync, rename, fsync ─▶ filed         the maildir never waits for a server,
      └───▶ send loop: one conversation, mail after mail ─▶ sent  and the bus for neither
 
-Each step is done first and noted after, so a crash between the two repeats it: in the maildir under the same name, which
-is the same mail; by SMTP with the same Message-ID, which a reader may see twice (at least once).
+Each step is done first and noted after, so a crash between the two repeats it: in the maildir under the same name,
+which is the same mail; by SMTP with the same Message-ID, which a reader may see twice (at least once).
 
 Time-outs and waits: a mail that the server puts off (4xx) waits by itself, doubling; a server in trouble is left alone
 for a while, doubling, whatever mails come in. A mail is given up after `give_up_seconds`, and refused for good at 5xx.
@@ -15,7 +15,8 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -24,7 +25,7 @@ import atoll
 from atoll_notifications import store, tracing
 from atoll_notifications.maildir import Maildir
 from atoll_notifications.metrics import Metrics
-from atoll_notifications.postman import Outcome, Postman, ServerTrouble, Verdict
+from atoll_notifications.postman import Outcome, Postman, ServerTroubleError, Verdict
 from atoll_notifications.settings import Settings, Smtp
 
 BATCH_MAILS_MAX = 32
@@ -75,8 +76,8 @@ class Courier:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    def _loops(self) -> list[tuple[str, Awaitable[None]]]:
-        loops: list[tuple[str, Awaitable[None]]] = [
+    def _loops(self) -> list[tuple[str, Coroutine[Any, Any, None]]]:
+        loops: list[tuple[str, Coroutine[Any, Any, None]]] = [
             ("courier: maildir", self._until_stopped("maildir", self._file_some, MAILDIR_PAUSE_SECONDS)),
             ("courier: count", self._count_loop()),
         ]
@@ -112,9 +113,11 @@ class Courier:
 
     def _note(self, channel: str, error: Exception) -> None:
         why = str(error) or type(error).__name__
-        expected = isinstance(error, OSError | ServerTrouble | atoll.AtollError)
+        expected = isinstance(error, OSError | ServerTroubleError | atoll.AtollError)
         if self._trouble.get(channel) != why:  # once a reason, not once a try
-            _log.warning("mail can not be delivered now", channel=channel, why=why, exc_info=None if expected else error)
+            _log.warning(
+                "mail can not be delivered now", channel=channel, why=why, exc_info=None if expected else error
+            )
         self._trouble[channel] = why
 
     def _goes(self, channel: str) -> None:
@@ -156,7 +159,7 @@ class Courier:
     # ---- SMTP --------------------------------------------------------------------------------------------------
 
     async def _send_some(self, smtp: Smtp) -> float:
-        """Sends a batch in one conversation; for how long to wait then. Raises ServerTrouble, AtollError."""
+        """Sends a batch in one conversation; for how long to wait then. Raises ServerTroubleError, AtollError."""
         mails = await self._look(lambda tx: store.to_send(tx, time.time(), BATCH_MAILS_MAX))
         if not mails:
             return await self._until_next()
@@ -166,7 +169,7 @@ class Courier:
                     if self._stopping.is_set():
                         break
                     await self._send(postman, mail)
-        except ServerTrouble as trouble:
+        except ServerTroubleError as trouble:
             self._metrics.counted("smtp", "failed")
             await self._give_up_old(smtp, str(trouble))
             raise
@@ -182,11 +185,11 @@ class Courier:
         return min(IDLE_SECONDS, max(0.05, next_at - time.time()))
 
     async def _send(self, postman: Postman, mail: store.Mail) -> None:
-        """One try for one mail, noted. On ServerTrouble the mail is put off too, so that it is not the next's fate."""
+        """One try for one mail, noted. On trouble the mail is put off too: if it is the cause, others go first."""
         with tracing.delivering(mail, "smtp") as span:
             try:
                 verdict = await postman.send(mail.recipient, mail.message)
-            except ServerTrouble as trouble:
+            except ServerTroubleError as trouble:
                 await self._put_off(mail, str(trouble))
                 raise
             if verdict.outcome is not Outcome.SENT:
@@ -200,7 +203,9 @@ class Courier:
                 await self._database.write(lambda tx: store.sent(tx, mail.order_id, verdict.said))
             case Outcome.REFUSED:
                 self._metrics.counted("smtp", "refused")
-                _log.error("mail refused for good", mail=mail.name, order_id=mail.order_id, said=verdict.said, alarm=True)
+                _log.error(
+                    "mail refused for good", mail=mail.name, order_id=mail.order_id, said=verdict.said, alarm=True
+                )
                 await self._database.write(lambda tx: store.refused(tx, mail.order_id, verdict.said))
             case Outcome.LATER:
                 self._metrics.counted("smtp", "deferred")
@@ -238,4 +243,5 @@ def _filed(tx: atoll.Transaction, mails: list[store.Mail]) -> None:
 
 def _backoff(bounds_seconds: tuple[float, float], failures: int) -> float:
     first, most = bounds_seconds
-    return float(min(most, first * 2 ** min(failures, 20))) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
+    wait: float = min(most, first * 2 ** min(failures, 20))
+    return wait * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret

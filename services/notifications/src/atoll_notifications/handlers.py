@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import atoll
 from atoll_notifications import letter, messages, store
@@ -25,7 +26,7 @@ def subscriptions(settings: Settings, on_mail: Callable[[], None]) -> atoll.Subs
     def tell_cancelled(event: atoll.Event[messages.OrderCancelled], tx: atoll.Transaction) -> None:
         _write(event, messages.cancellation(event.subject, event.data), tx)
 
-    def _write(event: atoll.Event[object], notice: Notice, tx: atoll.Transaction) -> None:
+    def _write(event: atoll.Event[Any], notice: Notice, tx: atoll.Transaction) -> None:
         try:
             message = letter.compose(notice, event.id, event.time, settings.sender)
         except ValueError as error:

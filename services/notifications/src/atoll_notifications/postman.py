@@ -2,8 +2,8 @@
 
 What can go wrong has two kinds, and mixing them up loses mail or sends it for ever:
 
-    the server's affair    no connection, a hang, 421, a certificate, a login or sender that it refuses → ServerTrouble
-    the mail's affair      the server's answer to RCPT or DATA of this one: 4xx later, 5xx never       → Verdict
+    the server's affair    no connection, a hang, 421, a certificate, a refused login or sender → ServerTroubleError
+    the mail's affair      the server's answer to RCPT or DATA of this one: 4xx later, 5xx never → Verdict
 
 An answer to MAIL is about the sender, who is the same for all, unless it is 552: this message is too large.
 
@@ -43,12 +43,12 @@ class Verdict:
     said: str
 
 
-class ServerTrouble(Exception):
+class ServerTroubleError(Exception):
     """Nothing can be handed over now, whichever mail it is. Try again later; no mail is to blame."""
 
 
 class Postman:
-    """A conversation, as a context manager. Raises ServerTrouble on entering and from `send`."""
+    """A conversation, as a context manager. Raises ServerTroubleError on entering and from `send`."""
 
     def __init__(self, settings: Smtp, sender: str) -> None:
         self._settings = settings
@@ -71,7 +71,7 @@ class Postman:
                 await self._client.connect()
         except (aiosmtplib.SMTPException, OSError, TimeoutError, ValueError) as error:
             self._client.close()
-            raise ServerTrouble(_text(error)) from error
+            raise ServerTroubleError(_text(error)) from error
         except BaseException:
             self._client.close()
             raise
@@ -97,17 +97,17 @@ class Postman:
             return _verdict(error.recipients[0])
         except aiosmtplib.SMTPSenderRefused as error:
             if error.code != _TOO_LARGE:
-                raise ServerTrouble(_text(error)) from error
+                raise ServerTroubleError(_text(error)) from error
             return _verdict(error)
         except aiosmtplib.SMTPResponseException as error:
             return _verdict(error)
         except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
-            raise ServerTrouble(_text(error)) from error
+            raise ServerTroubleError(_text(error)) from error
 
 
 def _verdict(answer: aiosmtplib.SMTPResponseException) -> Verdict:
     if answer.code == _SHUTTING_DOWN or not 400 <= answer.code < 600:
-        raise ServerTrouble(_text(answer)) from answer
+        raise ServerTroubleError(_text(answer)) from answer
     outcome = Outcome.LATER if answer.code < 500 else Outcome.REFUSED
     return Verdict(outcome, f"{answer.code} {answer.message}"[:_SAID_MAX])
 

@@ -5,8 +5,8 @@ import re
 import ssl
 from collections.abc import Mapping
 from email.headerregistry import Address
-from email.policy import SMTP
 from email.message import EmailMessage
+from email.policy import SMTP
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,9 @@ import atoll
 
 Security = Literal["none", "starttls", "tls"]
 _SECURITIES: tuple[Security, ...] = ("none", "starttls", "tls")
-_SERVER = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]{2,45})\]|(?P<name>[A-Za-z0-9._-]{1,253})):(?P<port>[0-9]{1,5})", re.ASCII)
+_SERVER = re.compile(
+    r"(?:\[(?P<v6>[0-9a-fA-F:.]{2,45})\]|(?P<name>[A-Za-z0-9._-]{1,253})):(?P<port>[0-9]{1,5})", re.ASCII
+)
 _SECONDS = re.compile(r"[0-9]{1,7}(?:\.[0-9]{1,3})?", re.ASCII)
 _SENDER = "Atoll shop <orders@shop.invalid>"
 
@@ -84,7 +86,9 @@ def _smtp(values: Mapping[str, str]) -> Smtp | None:
     if not server:
         for name in _KNOWN[3:]:
             if values.get(name):
-                raise atoll.ConfigurationError(f"{name} is set, but NOTIFICATIONS_SMTP is not: expected host:port there")
+                raise atoll.ConfigurationError(
+                    f"{name} is set, but NOTIFICATIONS_SMTP is not: expected host:port there"
+                )
         return None
     match = _SERVER.fullmatch(server)
     if match is None or not 1 <= int(match["port"]) <= 65535:
@@ -106,9 +110,7 @@ def _security(values: Mapping[str, str]) -> Security:
     for security in _SECURITIES:
         if text == security:
             return security
-    raise atoll.ConfigurationError(
-        f"NOTIFICATIONS_SMTP_SECURITY is {text!r}: expected one of {', '.join(_SECURITIES)}"
-    )
+    raise atoll.ConfigurationError(f"NOTIFICATIONS_SMTP_SECURITY is {text!r}: expected one of {', '.join(_SECURITIES)}")
 
 
 def _ca_file(values: Mapping[str, str], security: Security) -> Path | None:
@@ -117,7 +119,9 @@ def _ca_file(values: Mapping[str, str], security: Security) -> Path | None:
     if not text:
         return None
     if security == "none":
-        raise atoll.ConfigurationError(f"{name} is set: expected NOTIFICATIONS_SMTP_SECURITY to be starttls or tls then")
+        raise atoll.ConfigurationError(
+            f"{name} is set: expected NOTIFICATIONS_SMTP_SECURITY to be starttls or tls then"
+        )
     try:
         ssl.create_default_context(cafile=text)
     except (OSError, ssl.SSLError) as error:

@@ -30,9 +30,6 @@ class Counts:
     given_up: int
 
 
-_COLUMNS = "order_id, name, topic, recipient, traceparent, message, made_at, smtp_tries"
-
-
 def add(tx: atoll.Transaction, mail: Mail, *, by_smtp: bool) -> bool:
     """Adds a mail; False if its order has one already."""
     added = tx.execute(
@@ -52,14 +49,19 @@ def add(tx: atoll.Transaction, mail: Mail, *, by_smtp: bool) -> bool:
 
 def to_file(reader: atoll.Reader, limit: int) -> list[Mail]:
     """The oldest mails that are not in the maildir yet."""
-    found = reader.all(f"SELECT {_COLUMNS} FROM mails WHERE filed_at IS NULL ORDER BY made_at LIMIT ?", limit)
+    found = reader.all(
+        "SELECT order_id, name, topic, recipient, traceparent, message, made_at, smtp_tries"
+        " FROM mails WHERE filed_at IS NULL ORDER BY made_at LIMIT ?",
+        limit,
+    )
     return [Mail(*row) for row in found]
 
 
 def to_send(reader: atoll.Reader, now: float, limit: int) -> list[Mail]:
     """Mails that SMTP owes and may try now, those that have waited longest first."""
     found = reader.all(
-        f"SELECT {_COLUMNS} FROM mails WHERE smtp = 'due' AND smtp_next_at <= ? ORDER BY smtp_next_at LIMIT ?",
+        "SELECT order_id, name, topic, recipient, traceparent, message, made_at, smtp_tries"
+        " FROM mails WHERE smtp = 'due' AND smtp_next_at <= ? ORDER BY smtp_next_at LIMIT ?",
         now,
         limit,
     )

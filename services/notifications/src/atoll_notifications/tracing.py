@@ -1,4 +1,4 @@
-"""The span of a delivery: in the order's trace, a child of what published the event, beside the SDK's `process` span."""
+"""The span of a delivery: in the order's trace, a child of what published the event, as is the SDK's `process`."""
 
 import contextlib
 from collections.abc import Iterator
