@@ -18,7 +18,7 @@ def mails(shop: Fleet) -> dict[str, list[EmailMessage]]:
             message = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
             assert isinstance(message, EmailMessage)
             assert message["Message-ID"] == f"<{path.name}@notifications.atoll.invalid>"
-            order = re.search(r"^Order number: (\S+)$", message.get_content(), re.MULTILINE)
+            order = re.search(r"^Order number: (\S+)\r?$", message.get_content(), re.MULTILINE)
             assert order, f"{path.name} names no order:\n{message}"
             found.setdefault(order.group(1), []).append(message)
     return found

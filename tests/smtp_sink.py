@@ -1,4 +1,4 @@
-"""An SMTP server as a process that can be killed: `python smtp_sink.py PORT FILE` adds a line a mail, its Message-ID."""
+"""An SMTP server as a process that can be killed: `python smtp_sink.py PORT FILE` writes a Message-ID a line."""
 
 from __future__ import annotations
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 
 from fleet import Fleet
-from topology import GROUPS, SERVICES
+from mail import undelivered
+from topology import GROUPS, SERVICES, TOPICS
+
+PUBLISHERS = frozenset(TOPICS.values())
 
 
 def evidence(shop: Fleet, part: str, ports: dict[str, int]) -> str:
@@ -18,13 +21,16 @@ def evidence(shop: Fleet, part: str, ports: dict[str, int]) -> str:
     broker = shop.metrics("broker", ports["broker"])
     if part == "broker":
         leases = sum(value for name, value in broker.items() if name.startswith("atoll_group_in_flight{"))
-        waiting = {name: shop.outbox(name) for name in SERVICES if name != "sales"}
+        waiting = {name: shop.outbox(name) for name in SERVICES if name in PUBLISHERS}
         unacked = sum(waiting.values())
         return f"{leases:.0f} leases, {unacked} unacknowledged publishes" if leases or unacked else ""
     if part in GROUPS:
         leases = broker.get(f'atoll_group_in_flight{{group="{part}"}}', 0)
-        unacked = shop.outbox(part) if part != "sales" else 0
-        return f"{leases:.0f} leases, {unacked} unacknowledged publishes" if leases or unacked else ""
+        unacked = shop.outbox(part) if part in PUBLISHERS else 0
+        if leases or unacked:
+            return f"{leases:.0f} leases, {unacked} unacknowledged publishes"
+        undone = undelivered(shop) if part == "notifications" else 0
+        return f"{undone} mails to deliver" if undone else ""
     return ""
 
 

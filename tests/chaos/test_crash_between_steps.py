@@ -16,12 +16,17 @@ import pytest
 
 from fleet import Fleet, fleet, write_mesh
 from history import captured, refunded
+from mail import mails, undelivered
 from measured import say
 from polling import poll_until
 from topology import SERVICES
 
 PLANTED = Path(__file__).parent / "planted" / "crash_points"
 POINTS = ("before_commit", "after_commit", "after_ack", "before_publish", "after_publish")
+#: Of notifications alone: between a mail's commit, its file, and the note of it.
+MAIL_POINTS = ("before_file", "after_file")
+CASES = [(service, point) for service in SERVICES for point in POINTS]
+CASES += [("notifications", point) for point in MAIL_POINTS]
 OPENING_STOCK = 100
 DECLINE_ABOVE = 100
 #: More passings than one order has: reaching it means that the loop does not end by itself.
@@ -45,8 +50,7 @@ def mined(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, Pat
         yield shop, armed
 
 
-@pytest.mark.parametrize("service", SERVICES)
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize(("service", "point"), CASES, ids=lambda value: str(value))
 @pytest.mark.parametrize("path", ["confirmed", "cancelled"])
 def test_an_order_ends_well_wherever_a_service_crashes(
     mined: tuple[Fleet, Path], service: str, point: str, path: str
@@ -60,8 +64,9 @@ def test_an_order_ends_well_wherever_a_service_crashes(
         if file.exists():  # the order went through without a n-th passing
             file.unlink()
             say(f"{service} {point} ({path}): {number - 1} crash points")
-            # Sales publishes nothing, and hears nothing of an order that is cancelled.
-            idle = service == "sales" and (path == "cancelled" or "publish" in point)
+            # Sales publishes nothing, and hears nothing of an order that is cancelled; notifications publishes nothing.
+            silent = service in ("sales", "notifications") and "publish" in point
+            idle = silent or (service == "sales" and path == "cancelled")
             assert idle == (number == 1), "a point that nothing passes tests nothing"
             return
         _wait_back(shop, service)
@@ -101,3 +106,5 @@ def _order_ends_well(shop: Fleet, sku: str, path: str) -> None:
     with shop.database("sales") as database:
         counted = database.execute("SELECT count(*) FROM documents WHERE id = ?", (order_id,)).fetchone()[0]
     assert counted == (1 if path == "confirmed" else 0)
+    poll_until("its mail to be delivered", lambda: undelivered(shop), lambda undone: undone == 0, seconds=20)
+    assert len(mails(shop)[order_id]) == 1

@@ -30,9 +30,11 @@ from work_in_hand import wait_for_work
 
 LEASE_SECONDS = 2
 #: Parts whose kill must catch them at work, and how often.
-AT_WORK = {"broker": 2, "gateway": 2, "orders": 2, "inventory": 2, "payments": 2, "sales": 2}
-KILLED = ("broker", "orders", "inventory", "payments", "sales", "auth", "gateway", "agent", "control")
-STOPPED = KILLED[:7]
+AT_WORK = {"broker": 2, "gateway": 2, "orders": 2, "inventory": 2, "payments": 2, "sales": 2, "notifications": 2}
+KILLED = (
+    "broker", "orders", "inventory", "payments", "sales", "notifications", "auth", "gateway", "agent", "control",
+)  # fmt: skip
+STOPPED = KILLED[:8]
 #: Invoices a second: slow enough that the demo outlives the faults, which the test checks.
 RATE = 3
 
@@ -48,7 +50,7 @@ class Plan:
 
     @classmethod
     def draw(cls, seed: int) -> Plan:
-        """Every part killed once, those of AT_WORK as often as asked, the first seven stopped once; shuffled."""
+        """Every part killed once, those of AT_WORK as often as asked, those of STOPPED stopped once; shuffled."""
         steps = [("kill", part) for part in KILLED for _ in range(AT_WORK.get(part, 1))]
         steps += [("stop", part) for part in STOPPED]
         random.Random(seed).shuffle(steps)

@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 
 from fleet import Fleet, http
+from mail import mails
 from polling import poll_until
 
 Check = Callable[[Fleet], None]
@@ -41,6 +42,12 @@ def reads_sales(shop: Fleet) -> None:
     assert shop.call("GET", "/sales?by=day").status == 200
 
 
+def writes_mail(shop: Fleet) -> None:
+    """The customer of an order that ends is told."""
+    order_id = shop.place(f"table-{uuid4()}")
+    poll_until("its mail", lambda: len(mails(shop).get(order_id, [])), lambda count: count == 1, seconds=20)
+
+
 def issues_tokens(shop: Fleet) -> None:
     """Auth gives out a token."""
     shop.grant({"grant_type": "client_credentials"})
@@ -62,13 +69,16 @@ def survives_a_gateway_restart(shop: Fleet) -> None:
 TABLE: dict[str, tuple[Check, ...]] = {
     "payments": (accepts_orders, reads_orders, reads_stock, reads_sales, issues_tokens, shows_status),
     "inventory": (accepts_orders, reads_orders, reads_sales, issues_tokens, shows_status),
-    "sales": (accepts_orders, confirms_orders, reads_orders, reads_stock, issues_tokens, shows_status),
+    "sales": (accepts_orders, confirms_orders, reads_orders, reads_stock, writes_mail, issues_tokens, shows_status),
+    "notifications": (accepts_orders, confirms_orders, reads_orders, reads_stock, reads_sales, issues_tokens,
+                      shows_status),
     "orders": (reads_stock, reads_sales, issues_tokens, shows_status),
-    "auth": (accepts_orders, confirms_orders, reads_orders, reads_stock, reads_sales, shows_status,
+    "auth": (accepts_orders, confirms_orders, reads_orders, reads_stock, reads_sales, writes_mail, shows_status,
              survives_a_gateway_restart),
     "broker": (accepts_orders, reads_orders, reads_stock, reads_sales, issues_tokens, shows_status,
                survives_a_gateway_restart),
-    "ops": (accepts_orders, confirms_orders, reads_orders, reads_stock, reads_sales, issues_tokens, shows_status),
+    "ops": (accepts_orders, confirms_orders, reads_orders, reads_stock, reads_sales, writes_mail, issues_tokens,
+            shows_status),
 }  # fmt: skip
 
 
@@ -112,6 +122,17 @@ def test_what_was_accepted_meanwhile_is_confirmed_afterwards(shop: Fleet, part: 
         placed = [shop.place(f"meanwhile-{uuid4()}") for _ in range(5)]
     for order_id in placed:
         shop.wait_order(order_id, "confirmed", seconds=30)
+
+
+def test_mails_of_the_meantime_come_afterwards(shop: Fleet) -> None:
+    shop.token()
+    with dead(shop, "notifications"):
+        placed = [shop.place(f"unheard-{uuid4()}") for _ in range(5)]
+        for order_id in placed:
+            shop.wait_order(order_id, "confirmed")
+        assert not set(placed) & set(mails(shop))
+    poll_until("their mails", lambda: set(placed) <= set(mails(shop)), seconds=20)
+    assert {len(mails(shop)[order_id]) for order_id in placed} == {1}
 
 
 def test_sagas_under_way_end_without_the_gateway(shop: Fleet) -> None:

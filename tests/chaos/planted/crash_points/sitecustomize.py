@@ -8,6 +8,11 @@ signal, so its absence proves that the crash happened, and the next process live
     after_ack       the acknowledgement is queued
     before_publish  the outbox rows are read; nothing is sent
     after_publish   the broker's PUBACK is here; the outbox does not know
+
+and, of notifications alone:
+
+    before_file     the mail is committed; the maildir has nothing
+    after_file      the mail lies in the maildir; the database does not know
 """
 
 from __future__ import annotations
@@ -60,3 +65,9 @@ plant(_database.Database, "_hand_out", "after_commit", before=True)
 plant(_consumer.Consumer, "_answer", "after_ack", before=False)
 plant(_relay.wire, "batch", "before_publish", before=True)
 plant(_relay.Relay, "_acknowledged", "after_publish", before=True)
+
+if ARMED.name == "notifications":
+    from atoll_notifications import courier, maildir
+
+    plant(maildir.Maildir, "deliver", "before_file", before=True)
+    plant(courier, "_filed", "after_file", before=True)
