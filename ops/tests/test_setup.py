@@ -12,7 +12,7 @@ import pytest
 
 from atoll_ops import keys, mesh, ports
 from atoll_ops.errors import MeshError, OperationError, PortTakenError
-from atoll_ops.launch import Plan, command, variables
+from atoll_ops.launch import Plan, variables
 from atoll_ops.slots import Slot
 from atoll_ops.state import State
 from atoll_token import PublicKey, SigningKey
@@ -261,7 +261,7 @@ def test_a_part_is_told_its_contract_and_nothing_of_the_users_environment(
     assert "SECRET_OF_THE_USER" not in told
     assert "ATOLL_MESH" not in told
     assert "ATOLL_MESH" in variables(plan, page.parts["broker"], Slot("broker"))
-    assert command(plan, page.parts["orders"])[1:] == ["-m", "atoll_orders"]
+    assert plan.site.command(page.parts["orders"])[1:] == ["-m", "atoll_orders"]
 
 
 def test_the_dashboard_is_told_where_to_ask_and_no_bus(state: State) -> None:

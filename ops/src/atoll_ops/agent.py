@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
-from atoll_ops import keys, sockets
+from atoll_ops import keys, reaper, sockets
 from atoll_ops.instance import Instance
 from atoll_ops.journal import Journal
 from atoll_ops.launch import Plan
@@ -48,7 +48,7 @@ class Agent:
         self._listener = listener
         self._followers: set[_Follower] = set()
         self._history: deque[Event] = deque(maxlen=_HISTORY)
-        self._journal = Journal(plan.state.logs / "agent.log")
+        self._journal = Journal(plan.site.agent_log())
         stopped = read_stopped(plan.state)
         self.instances = {
             slot: Instance(plan, part, slot, self._heard, wanted=str(slot) not in stopped)
@@ -94,17 +94,22 @@ class Agent:
             self._at_once.set()
         self._ending.set()
 
+    def reap(self) -> None:
+        """As PID 1: wait for what was left to us. (What our parts started and left behind is not ours to judge.)"""
+        reaper.reap(lambda: [one.process.pid for one in self.instances.values() if one.process is not None])
+
     async def _come_up(self) -> None:
         began = time.monotonic()
         waiting = {slot: one for slot, one in self.instances.items() if one.wanted and one.part.kind != "tool"}
         whole_by = None
         while waiting:
             for slot, instance in list(waiting.items()):
-                if instance.fatal or time.monotonic() - began > UP_SECONDS_MAX:
+                late = time.monotonic() - began > UP_SECONDS_MAX
+                if (instance.fatal or late) and not self.plan.site.patient():
                     self._give_up(slot, instance)
                     return
-                late = whole_by is not None and time.monotonic() > whole_by
-                if instance.is_ready and (late or not self._waits_for(instance)):
+                enough = whole_by is not None and time.monotonic() > whole_by
+                if instance.is_ready and (enough or not self._waits_for(instance)):
                     del waiting[slot]
                     self._emit_ready(slot, instance)
             if whole_by is None and all(one.is_ready for one in waiting.values()):
@@ -130,9 +135,9 @@ class Agent:
         )  # fmt: skip
 
     def _give_up(self, slot: Slot, instance: Instance) -> None:
-        log = self.plan.state.log(slot.name, slot.instance)
+        log = self.plan.site.log(slot)
         why = instance.fatal or f"not ready after {UP_SECONDS_MAX:.0f} s: {instance.state()[1]}"
-        self._emit("failed", name=slot.name, instance=slot.instance, why=why, log=str(log), tail=tail(log))
+        self._emit("failed", name=slot.name, instance=slot.instance, why=why, log=str(log or ""), tail=tail(log))
         self._exit_code = 1
         self.end()
 
@@ -348,8 +353,10 @@ def read_stopped(state: State) -> set[str]:
     return set()
 
 
-def tail(log: Path, lines: int = _TAIL_LINES) -> list[str]:
-    """The last lines of a log."""
+def tail(log: Path | None, lines: int = _TAIL_LINES) -> list[str]:
+    """The last lines of a log, where it is a file."""
+    if log is None:
+        return []
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 16_384))

@@ -52,12 +52,22 @@ def root() -> Path:
 
 def state_of(given: Path | None) -> State:
     """The state directory that a command means."""
+    if given is None and (told := os.environ.get("ATOLL_STATE")):  # an image's
+        return State(Path(told))
     return State(given if given is not None else root() / ".atoll")
 
 
 def page_of(given: Path | None) -> Path:
     """The system page that a command means."""
+    if given is None and (told := os.environ.get("ATOLL_MESH")):  # an image's
+        return Path(told)
     return given if given is not None else root() / "mesh.toml"
+
+
+def _host_only(instead: str) -> None:
+    """Raises OperationError in an image, where the container engine does what this verb does on a host."""
+    if os.environ.get("ATOLL_STATE"):
+        raise OperationError(f"in a container this is the engine's to do: `{instead}` outside")
 
 
 @app.command
@@ -76,6 +86,7 @@ def up(
     from atoll_ops import up as bring
     from atoll_ops.prepare import Wish
 
+    _host_only("docker compose up -d")
     wish = Wish(ports, _names(only), _names(without))
     return bring.up(root(), state_of(state), page_of(mesh), wish, detach=detach)
 
@@ -89,6 +100,7 @@ def down(*, state: StateOption = None) -> int:
     """Drain and end everything, in reverse order."""
     from atoll_ops import up as bring
 
+    _host_only("docker compose down")
     return bring.down(root(), state_of(state))
 
 
@@ -124,6 +136,7 @@ def logs(
     """
     from atoll_ops import logview
 
+    _host_only("docker compose logs [-f] [NAME]")
     return logview.show(state_of(state), name, follow=follow)
 
 
@@ -132,6 +145,7 @@ def doctor(*, mesh: MeshOption = None, state: StateOption = None) -> int:
     """Look for what is wrong with this machine, the environments or the state directory."""
     from atoll_ops import doctor as physician
 
+    _host_only("docker compose ps")
     return physician.examine(root(), state_of(state), page_of(mesh))
 
 
@@ -144,6 +158,7 @@ def reset(*, yes: bool = False, state: StateOption = None) -> int:
     """
     from atoll_ops import reset as forget
 
+    _host_only("docker compose down --volumes")
     return forget.reset(state_of(state), yes=yes)
 
 
@@ -309,15 +324,34 @@ def bench(name: str | None = None, /, *arguments: Annotated[str, Parameter(allow
 
 
 @app.command(show=False)
-def agent(*, lock: int | None = None, state: StateOption = None, mesh: MeshOption = None) -> int:
-    """Supervise the system of a state directory: what `up --detach` leaves behind, and PID 1 of the ops image.
+def agent(
+    *, lock: int | None = None, part: str | None = None, state: StateOption = None, mesh: MeshOption = None
+) -> int:
+    """Supervise the system of a state directory: what `up --detach` leaves behind. With --part, one part: as PID 1.
 
     Args:
         lock: Descriptor of the agent's lock, held by whoever prepared the state directory.
+        part: The one part of this container.
     """
+    if part is not None:
+        from atoll_ops import container
+
+        return container.run(part, state_of(state), page_of(mesh))
     from atoll_ops import up as bring
 
     return bring.agent(root(), state_of(state), page_of(mesh), lock)
+
+
+@app.command(show=False)
+def setup(*, owner: int | None = None, state: StateOption = None, mesh: MeshOption = None) -> int:
+    """Make the keys of a system in containers, each part's into its own volume.
+
+    Args:
+        owner: The uid and gid that the parts run as; this program begins as root, and goes on as that user.
+    """
+    from atoll_ops import setup as arrange
+
+    return arrange.run(state_of(state), page_of(mesh), owner)
 
 
 def main() -> int:

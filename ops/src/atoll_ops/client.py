@@ -1,12 +1,16 @@
-"""Speaking to the agent: JSON lines over its Unix socket."""
+"""Speaking to the agent: JSON lines over its Unix socket. In control's container, to all of them."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from atoll_ops import sockets
+from atoll_ops.agency import Agency
 from atoll_ops.errors import AgentGoneError
 from atoll_ops.state import State
 
@@ -15,6 +19,9 @@ _SECONDS = 5.0
 
 def ask(state: State, silence_seconds: float = _SECONDS, **request: Any) -> dict[str, Any]:
     """One request, one answer. Raises AgentGoneError if nobody answers."""
+    if state.agents.is_dir():
+        page = os.environ.get("ATOLL_MESH", "")
+        return asyncio.run(Agency(state.run, state.agents, Path(page) if page else None).ask(**request))
     for answer in stream(state, silence_seconds, **request):
         return answer
     raise AgentGoneError("the agent closed the connection without an answer")

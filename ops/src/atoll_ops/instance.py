@@ -61,7 +61,7 @@ class Instance:
         self._paused_at = 0.0  # monotonic
         self.acting = asyncio.Lock()  # one operation on a slot at a time
         self._plan = plan
-        self._log = plan.state.log(slot.name, slot.instance)
+        self._log = plan.site.log(slot)
         self._report = report
         self._port = plan.ports.parts[part.name]
         self._health: probe.Health | None = None
@@ -145,7 +145,8 @@ class Instance:
             await process.wait(_PROBE_EVERY if self._was_ready else _PROBE_EVERY_STARTING)
 
     async def _look(self, process: Process) -> None:
-        bound_log(self._log)
+        if self._log is not None:
+            bound_log(self._log)
         if self.paused_until is not None:
             if time.time() >= self.paused_until:
                 self.resume_now("its time was up")
@@ -345,6 +346,7 @@ class Instance:
             "pid": process.pid if process else None,
             "state": state,
             "why": why,
+            "host": self._plan.site.host(self.part.name),
             "port": self._port,
             "restarts": self.restarts,
             "exits": [

@@ -10,13 +10,14 @@ import contextlib
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from atoll_ops import keys
 from atoll_ops.environments import Environment, Workshop
 from atoll_ops.mesh import Mesh, Part
-from atoll_ops.ports import HOST, Ports
+from atoll_ops.ports import Ports
+from atoll_ops.site import Host, Site
 from atoll_ops.slots import Slot
 from atoll_ops.state import State
 
@@ -37,11 +38,16 @@ class Plan:
     mesh: Mesh
     ports: Ports
     jaeger: str = ""  # query URL of somebody's Jaeger, given by --jaeger; empty: our own part, if the page has it
+    site: Site = field(default=None)  # type: ignore[assignment]  # None: this host
+
+    def __post_init__(self) -> None:
+        if self.site is None:
+            object.__setattr__(self, "site", Host(self.root, self.state, self.ports))
 
     @property
     def jaeger_url(self) -> str:
         """Where traces can be looked up, whether or not anybody answers there."""
-        return self.jaeger or f"http://{HOST}:{self.ports.jaeger}"
+        return self.jaeger or self.site.jaeger
 
     def workshop(self) -> Workshop:
         """Where the environments are."""
@@ -53,14 +59,6 @@ class Plan:
         return [Environment.of(folder) for folder in folders]
 
 
-def command(plan: Plan, part: Part) -> list[str]:
-    """What is run for a part, in its folder."""
-    if part.command:
-        return list(part.command)
-    python = plan.workshop().python(Environment.of(part.folder).name)
-    return [str(python), "-m", *part.module_arguments]
-
-
 def variables(plan: Plan, part: Part, slot: Slot) -> dict[str, str]:
     """The whole environment of a part's process."""
     passed = {
@@ -68,25 +66,24 @@ def variables(plan: Plan, part: Part, slot: Slot) -> dict[str, str]:
     }
     contract = {
         "ATOLL_SLOT": str(slot),
-        "ATOLL_HOST": HOST,
+        "ATOLL_HOST": plan.site.listen,
         "ATOLL_PORT": str(plan.ports.parts[part.name]),
         "ATOLL_DATA": str(plan.state.private(slot.name, slot.instance)),
         "ATOLL_KEYS": str(plan.state.keys / part.name),
-        "OTEL_EXPORTER_OTLP_ENDPOINT": os.environ.get(
-            "OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{HOST}:{plan.ports.otlp_http}"
-        ),
+        "OTEL_EXPORTER_OTLP_ENDPOINT": plan.site.collector,
         "OTEL_SEMCONV_STABILITY_OPT_IN": "http",
         "PYTHONUNBUFFERED": "1",
         "PYTHONSAFEPATH": "1",  # the project folder is a place to read contracts from, not to import from
     }
     if part.name not in keys.NOT_ON_THE_BUS:
-        contract["ATOLL_BUS"] = f"tcp://{HOST}:{plan.ports.bus}"
+        contract["ATOLL_BUS"] = plan.site.bus(part.name)
     if part.name in _MESH_READERS:
         contract["ATOLL_MESH"] = str(plan.mesh.path)
     if part.name == keys.CONTROL:
         contract["ATOLL_RUN"] = str(plan.state.run)  # where the agent's socket is, and its own goes
+        contract["ATOLL_AGENTS"] = str(plan.state.agents)  # the agents of other containers, where there are any
     if part.name == keys.DASHBOARD:
-        contract["ATOLL_GATEWAY"] = f"http://{HOST}:{plan.ports.base}"
+        contract["ATOLL_GATEWAY"] = plan.site.gateway
         contract["ATOLL_JAEGER"] = plan.jaeger_url
     return {"ATOLL_LOG_LEVEL": "info"} | passed | contract | part.settings
 
@@ -94,19 +91,25 @@ def variables(plan: Plan, part: Part, slot: Slot) -> dict[str, str]:
 def spawn(plan: Plan, part: Part, slot: Slot, lock: int) -> subprocess.Popen[bytes]:
     """Start the process of a slot as leader of a session and group of its own; it inherits the lock's descriptor.
 
-    Its output goes to a file and never through a pipe: a pipe would break with the agent, and the part with the pipe.
-    Raises OSError where the command cannot be run.
+    Its output goes where the site says: on a host to a file and never through a pipe, since a pipe would break with the
+    agent, and the part with the pipe. Raises OSError where the command cannot be run.
     """
-    log_path = plan.state.log(slot.name, slot.instance)
-    bound_log(log_path)
-    log = os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    log = open_log(plan.site.log(slot))
     try:
         return subprocess.Popen(
-            command(plan, part), cwd=part.folder, env=variables(plan, part, slot), stdin=subprocess.DEVNULL,
-            stdout=log, stderr=log, start_new_session=True, pass_fds=(lock,),
+            plan.site.command(part), cwd=plan.site.folder(part), env=variables(plan, part, slot),
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, pass_fds=(lock,),
         )  # fmt: skip
     finally:
         os.close(log)
+
+
+def open_log(path: Path | None) -> int:
+    """A log to write to, opened for appending and bounded; without a path, our own output."""
+    if path is None:
+        return os.dup(1)
+    bound_log(path)
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
 
 def bound_log(log: Path) -> None:

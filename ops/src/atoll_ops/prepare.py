@@ -41,6 +41,11 @@ def own(state: State) -> int:
     if is_held(state.agent_lock):
         raise AlreadyRunningError(_who_runs(state))
     state.prepare()
+    return hold(state)
+
+
+def hold(state: State) -> int:
+    """The agent's lock in a state directory that is there already. Raises AlreadyRunningError if another has it."""
     lock = acquire(state.agent_lock, wait_seconds=_LOOKERS_SECONDS)
     if lock is None:
         raise AlreadyRunningError(_who_runs(state))

@@ -44,6 +44,7 @@ class State:
         self.keys = self.root / "keys"
         self.logs = self.root / "logs"
         self.data = self.root / "data"
+        self.agents = self.root / "agents"  # in control's container: the run directories of the others, by part
         self.agent_lock = self.run / "agent.lock"
         self.agent_socket = self.run / "agent.sock"
         self.control_socket = self.run / "control.sock"

@@ -9,6 +9,7 @@ from atoll_ops import client, prepare
 from atoll_ops.agent import read_stopped
 from atoll_ops.errors import AgentGoneError
 from atoll_ops.instance import memory_mb
+from atoll_ops.ports import HOST
 from atoll_ops.slots import Record, Slot, SlotFiles, is_held, is_stopped
 from atoll_ops.state import State, SystemFile
 
@@ -52,6 +53,7 @@ def _part(state: State, system: SystemFile, slot: Slot, stopped: set[str]) -> di
         "pid": record.pid if record else None,
         "state": word,
         "why": why,
+        "host": HOST,
         "port": system.ports.parts[slot.name],
         "restarts": record.restarts if record else 0,
         "exits": [],

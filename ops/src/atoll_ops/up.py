@@ -57,6 +57,9 @@ async def supervise(agent: Agent) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # under nohup it stays ignored
             loop.add_signal_handler(number, agent.end)
+    if os.getpid() == 1:
+        loop.add_signal_handler(signal.SIGCHLD, agent.reap)
+        agent.reap()
     return await agent.run()
 
 
@@ -138,7 +141,7 @@ def _traces(state: State) -> str:
 
 
 def agent(root: Path, state: State, page: Path, lock: int | None) -> int:
-    """The agent's process: with a lock, what `up --detach` prepared; without one (PID 1 in an image), all by itself."""
+    """The agent's process: with a lock, what `up --detach` prepared; without one, all by itself."""
     if lock is not None:
         os.set_inheritable(lock, False)
         return asyncio.run(supervise(Agent(prepare.again(root, state))))

@@ -20,12 +20,19 @@ def main() -> int:
         run = os.environ.get("ATOLL_RUN", "")
         if not Path(run).is_dir() or not run:
             raise atoll.ConfigurationError(f"ATOLL_RUN is {run!r}: expected the directory of the agent's socket")
-        app = make_app(options, Path(run))
+        agents, page = (_path(name) for name in ("ATOLL_AGENTS", "ATOLL_MESH"))
+        app = make_app(options, Path(run), agents, page)
     except atoll.ConfigurationError as error:
         print(error, file=sys.stderr)
         return CONFIGURATION_ERROR
     atoll_web.serve(app, options)
     return 0
+
+
+def _path(name: str) -> Path | None:
+    """A path that the agent may have told."""
+    told = os.environ.get(name, "")
+    return Path(told) if told else None
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from aiohttp import web
 import atoll
 from atoll import web as atoll_web
 from atoll_ops import sockets
-from atoll_ops.control.agency import Agency
+from atoll_ops.agency import Agency
 from atoll_ops.control.desk import Desk
 from atoll_ops.control.local import make_local_app
 from atoll_ops.control.routes import DESK, routes
@@ -18,10 +18,15 @@ from atoll_ops.control.routes import DESK, routes
 _SHUTDOWN_SECONDS = 5.0
 
 
-def make_app(options: atoll.Options, run: Path) -> web.Application:
-    """The application behind the gateway, which opens the local socket in `run` beside itself."""
+def make_app(
+    options: atoll.Options, run: Path, agents: Path | None = None, page: Path | None = None
+) -> web.Application:
+    """The application behind the gateway, which opens the local socket in `run` beside itself.
+
+    `agents` and `page` are for an agent a part, as containers have them: see `atoll_ops.agency`.
+    """
     database = atoll.Database(options.data / "control.sqlite", options.migrations)
-    desk = Desk(Agency(run / "agent.sock"), database)
+    desk = Desk(Agency(run, agents, page), database)
     app = web.Application()
     app[DESK] = desk
     app.add_routes(routes)

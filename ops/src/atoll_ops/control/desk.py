@@ -18,8 +18,8 @@ from opentelemetry import trace
 
 import atoll
 from atoll import web
+from atoll_ops.agency import Agency
 from atoll_ops.control import audit
-from atoll_ops.control.agency import Agency
 from atoll_ops.errors import AgentGoneError
 from atoll_ops.operations import ACTS
 

@@ -1,0 +1,176 @@
+"""Speaking to the agents of a system as if they were one.
+
+On a host there is one agent. In containers there is one a part, PID 1 of each, and its socket lies in a volume that it
+shares with control alone: no container needs the engine's socket for an operator to act. So what is asked is asked of
+all of them at once, of the one that it concerns, or of whoever knows; and one that does not answer costs what it alone
+knows: its part is shown as unknown, everything else goes on.
+
+    RUN/agent.sock              our own agent: on a host the only one
+    AGENTS/PART/agent.sock      the agents of other containers, where that directory is there
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from atoll_ops import mesh, sockets
+from atoll_ops.errors import AgentGoneError, MeshError
+
+_SECONDS = 5.0
+#: Among several, one that hangs must not make everybody wait: it is as good as gone until it answers again.
+_SECONDS_AMONG_MANY = 1.0
+_ANSWER_BYTES_MAX = 4 * 1024 * 1024
+_GONE = "the agent is gone; ./atoll up starts one, which adopts what runs"
+_GONE_ELSEWHERE = "the agent in {}'s container does not answer: see `docker compose ps`"
+
+Answer = dict[str, Any]
+
+
+class Agency:
+    """All agents, by their sockets. Every call is a connection of its own: an agent may be replaced between two."""
+
+    def __init__(self, run: Path, agents: Path | None = None, page: Path | None = None) -> None:
+        """`run` is our own agent's directory; `agents` has one for each agent elsewhere (or is not there at all);
+        `page` is the system page, whose order the parts are shown in.
+        """
+        self._own = run / "agent.sock"
+        self._agents = agents
+        self._page = page
+        self._last: dict[str, list[Answer]] = {}  # an agent's parts as it last told them
+        self._kinds: dict[str, str] = {}  # as the page has them, in its order; read when first needed
+
+    async def ask(self, **request: Any) -> Answer:
+        """One request, one answer: as from an agent that supervises all parts.
+
+        Raises AgentGoneError if nobody who must answer does so in time.
+        """
+        others = self._others()
+        if not others:
+            return await _exchange(self._own, request, _SECONDS, _GONE)
+        match request.get("do"):
+            case "snapshot":
+                return self._merge(await self._ask_all(others, request))
+            case "operation":
+                return _first_known(await self._ask_all(others, request))
+            case "operations":
+                return _concatenated(await self._ask_all(others, request))
+            case _:
+                return await self._ask_one(others, request)
+
+    def _others(self) -> dict[str, Path]:
+        """Part -> socket of its agent. A directory without a socket counts: it is one whose agent is gone."""
+        try:
+            found = [entry for entry in self._agents.iterdir() if entry.is_dir()] if self._agents else []
+        except OSError:
+            return {}
+        return {entry.name: entry / "agent.sock" for entry in found}
+
+    async def _ask_all(self, others: dict[str, Path], request: Answer) -> dict[str, Answer | AgentGoneError]:
+        """Everybody's answer or absence; our own agent's under "". Takes as long as the slowest, and no longer."""
+        sockets_by_name = {"": self._own, **others}
+        answers = await asyncio.gather(
+            *(
+                _exchange(path, request, _SECONDS_AMONG_MANY, _GONE_ELSEWHERE.format(name or "control"))
+                for name, path in sockets_by_name.items()
+            ),
+            return_exceptions=True,
+        )
+        found: dict[str, Answer | AgentGoneError] = {}
+        for name, answer in zip(sockets_by_name, answers, strict=True):
+            if isinstance(answer, BaseException) and not isinstance(answer, AgentGoneError):
+                raise answer
+            found[name] = answer
+        return found
+
+    async def _ask_one(self, others: dict[str, Path], request: Answer) -> Answer:
+        """An act goes to the agent of the part that it is meant for; what names no other is our own agent's."""
+        name = str(request.get("name"))
+        return await _exchange(others.get(name, self._own), request, _SECONDS, _GONE_ELSEWHERE.format(name))
+
+    def _merge(self, answers: dict[str, Answer | AgentGoneError]) -> Answer:
+        """One snapshot. A part whose agent is gone keeps its row as it last was, marked unknown."""
+        own = answers[""]
+        parts: list[Answer] = []
+        for name, answer in answers.items():
+            if isinstance(answer, AgentGoneError):
+                parts += [_unknown(row) for row in self._last.get(name, [] if not name else [_never_seen(name)])]
+            else:
+                self._last[name] = answer["parts"]
+                parts += answer["parts"]
+        told = [answer for answer in answers.values() if not isinstance(answer, AgentGoneError)]
+        return {
+            "system": told[0]["system"] if told else None,
+            "as_of": time.time(),
+            "agent": own["agent"] if not isinstance(own, AgentGoneError) else {"state": "gone", "pid": None},
+            "parts": self._in_order(parts),
+        }
+
+    def _in_order(self, parts: list[Answer]) -> list[Answer]:
+        """In the page's order, and with the page's word for what kind a part is that never answered."""
+        kinds = self._read_kinds()
+        for part in parts:
+            part["kind"] = part["kind"] or kinds.get(part["name"], "service")
+        known = [part for name in kinds for part in parts if part["name"] == name]
+        return known + [part for part in parts if part["name"] not in kinds]
+
+    def _read_kinds(self) -> dict[str, str]:
+        if not self._kinds and self._page is not None:
+            with contextlib.suppress(MeshError):  # the parts' own starts tell of it; a snapshot does not fail for it
+                page = mesh.read(self._page, Path("/"))
+                self._kinds = {name: part.kind for name, part in page.parts.items()}
+        return self._kinds
+
+
+def _unknown(row: Answer) -> Answer:
+    """A part's last row, without what can have changed since."""
+    why = _GONE_ELSEWHERE.format(row["name"])
+    nothing = {"pid": None, "uptime_seconds": None, "memory_mb": None, "paused_until": None}
+    return row | nothing | {"state": "unknown", "why": why}
+
+
+def _never_seen(name: str) -> Answer:
+    return {
+        "name": name, "instance": 1, "kind": "", "host": name, "port": None, "restarts": 0, "exits": [], "wanted": "up",
+    }  # fmt: skip
+
+
+def _first_known(answers: dict[str, Answer | AgentGoneError]) -> Answer:
+    """An operation is known to the one agent that carries it out: if that may be one that is gone, nobody can say."""
+    gone = None
+    for answer in answers.values():
+        if isinstance(answer, AgentGoneError):
+            gone = answer
+        elif answer.get("operation") is not None:
+            return answer
+    if gone is not None:
+        raise gone
+    return {"operation": None}
+
+
+def _concatenated(answers: dict[str, Answer | AgentGoneError]) -> Answer:
+    """Every operation that anybody remembers, oldest first. Raises AgentGoneError if nobody answers."""
+    told = [answer for answer in answers.values() if not isinstance(answer, AgentGoneError)]
+    if not told:
+        raise AgentGoneError("no agent answers: see `docker compose ps`")
+    operations = [operation for answer in told for operation in answer["operations"]]
+    return {"operations": sorted(operations, key=lambda operation: float(operation["steps"][0]["at"]))}
+
+
+async def _exchange(path: Path, request: Answer, seconds: float, gone: str) -> Answer:
+    try:
+        async with asyncio.timeout(seconds):
+            reader, writer = await asyncio.open_unix_connection(sockets.address(path), limit=_ANSWER_BYTES_MAX)
+            try:
+                writer.write(json.dumps(request).encode() + b"\n")
+                await writer.drain()
+                answer: Answer = json.loads(await reader.readline())
+                return answer
+            finally:
+                writer.close()
+    except (OSError, ValueError, TimeoutError) as error:
+        raise AgentGoneError(gone) from error
