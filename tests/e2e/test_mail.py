@@ -140,4 +140,4 @@ def test_real_orders_with_the_service_and_the_mail_server_killed_in_the_middle(
     taken = sink.taken()
     assert set(taken) == ids, "by SMTP each at least once"
     twice = sum(taken.values()) - len(taken)
-    say(f"{wanted} real orders, notifications killed 3 times, the mail server once: {wanted} mails, {twice} by SMTP twice")
+    say(f"{wanted} real orders, 3 kills of notifications, 1 of the mail server: {wanted} mails, {twice} by SMTP twice")

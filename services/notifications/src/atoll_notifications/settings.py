@@ -152,12 +152,12 @@ def _login(values: Mapping[str, str], security: Security) -> Login | None:
 
 
 def _seconds(values: Mapping[str, str], name: str, default: float, least: float, most: float) -> float:
-    text = values.get(name, "")
-    if not text:
+    seconds = values.get(name, "")
+    if not seconds:
         return default
-    if not _SECONDS.fullmatch(text) or not least <= float(text) <= most:
-        raise atoll.ConfigurationError(f"{name} is {text!r}: expected seconds, {least:g} to {most:g}")
-    return float(text)
+    if not _SECONDS.fullmatch(seconds) or not least <= float(seconds) <= most:
+        raise atoll.ConfigurationError(f"{name} is {seconds!r}: expected seconds, {least:g} to {most:g}")
+    return float(seconds)
 
 
 def _sender(text: str) -> str:
