@@ -42,6 +42,8 @@ def test_attempts_end_in_a_dead_letter_that_says_why(broker: MemoryBroker) -> No
         "traceparent": f"00-{1:032x}-00f067aa0ba902b7-01",
     }
     assert operator.group() | {"oldest_age_ms": 0} == {
+        "part": "bank",
+        "topics": ["shop.order.cancelled.v1", "shop.order.placed.v1"],
         "lag": 0,
         "in_flight": 0,
         "parked_keys": 1,

@@ -72,7 +72,8 @@ class FakeAgent:
                 row = {
                     "name": self.name, "instance": 1, "kind": "service", "host": self.name, "pid": 7, "port": 8000,
                     "state": "running", "why": "", "restarts": 3, "exits": [], "wanted": "up", "uptime_seconds": 1.0,
-                    "memory_mb": 30.0, "paused_until": None,
+                    "memory_mb": 30.0, "paused_until": None, "paused_by": "", "paused_reason": "", "failures": 0,
+                    "operation": None,
                 }  # fmt: skip
                 return {"system": "atoll", "as_of": 1.0, "agent": {"state": "running", "pid": 1}, "parts": [row]}
             case "operation":

@@ -199,7 +199,7 @@ async def test_operations_go_through_their_states(make: Make) -> None:
         assert operation.ok
         return [step.state for step in operation.steps]
 
-    assert await carried_out("kill") == ["requested", "killed", "started"]
+    assert await carried_out("kill") == ["requested", "stopped", "started"]
     assert await carried_out("restart") == ["requested", "stopping", "stopped", "started"]
     assert await carried_out("pause") == ["requested", "paused"]
     assert await carried_out("resume") == ["requested", "resumed"]

@@ -31,6 +31,8 @@ def _groups(core: Core, _: Admin) -> Result:
 
 def _group(group: Group) -> Result:
     return {
+        "part": group.config.part,
+        "topics": sorted(group.topics),
         "lag": group.lag,
         "in_flight": group.in_flight,
         "parked_keys": group.parked_keys,
@@ -48,7 +50,7 @@ def _topics(core: Core, _: Admin) -> Result:
 
 def _topic(core: Core, name: str) -> Result:
     takers = [group.name for group in core.groups.values() if name in group.topics]
-    return {"events": core.log.topics.get(name, 0), "groups": sorted(takers)}
+    return {"events": core.log.topics[name], "stored": core.log.stored[name], "groups": sorted(takers)}
 
 
 def _sessions(core: Core, _: Admin) -> Result:
@@ -67,6 +69,7 @@ def _sessions(core: Core, _: Admin) -> Result:
                 "silent_ms": int((core.now - session.last_seen) * 1000),
                 "lag_ms": session.ping.lag_ms,
                 "oldest_ms": session.ping.oldest_ms,
+                "publishes": sorted(session.hello.contracts.publishes),
                 "groups": {
                     name: {
                         "in_flight": member.in_flight,

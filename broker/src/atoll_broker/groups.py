@@ -141,6 +141,7 @@ class Group:
         self.lag = max(0, record.waiting)
         self.members: dict[str, Member] = {}
         self.dead = 0
+        self.deliveries = 0
         self.redeliveries = 0
         self.progress_at = 0.0
         self._context = context
@@ -255,6 +256,7 @@ class Group:
 
     def _lease(self, entry: Entry, member: Member, now: float) -> bytes:
         body = entry.event.body if entry.event is not None else self._context.load(entry.seq).body
+        self.deliveries += 1
         self.redeliveries += entry.delivered or entry.attempt > 1
         entry.delivered = True
         entry.phase = Phase.LEASED

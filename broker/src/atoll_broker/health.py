@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import importlib.metadata
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -28,12 +31,16 @@ Why = Callable[[], str]
 class BrokerCollector(Collector):
     """The broker's numbers, read from the core when they are asked for."""
 
-    def __init__(self, core: Core, keys_refused: Callable[[], int]) -> None:
+    def __init__(self, core: Core, keys_refused: Callable[[], int], data: Path) -> None:
         self._core = core
         self._keys_refused = keys_refused
+        self._data = data
+        self._version = importlib.metadata.version("atoll-broker")
 
     def collect(self) -> Iterable[Metric]:
         core = self._core
+        yield _labelled("atoll_build_info", "Always 1; the version that runs", {"version": self._version}, 1)
+        yield from _disk(self._data)
         yield _gauge("atoll_pub_pending_events", "Events received, not yet on disk", core.publishing.pending_events)
         yield _gauge("atoll_log_bytes", "Bytes of events in the log", core.log.bytes)
         yield _gauge("atoll_alarms", "Alarms that are on", len(admin.alarms(core)))
@@ -44,9 +51,12 @@ class BrokerCollector(Collector):
         yield _by_group(core, "atoll_group_in_flight", "Events leased", lambda group: group.in_flight)
         yield _by_group(core, "atoll_group_dead_letters", "Dead letters", lambda group: group.dead)
         yield _by_group(core, "atoll_group_parked_keys", "Keys parked", lambda group: group.parked_keys)
+        deliveries = CounterMetricFamily("atoll_deliveries", "Deliveries, the first and later ones", labels=["group"])
         redeliveries = CounterMetricFamily("atoll_redeliveries", "Deliveries after the first", labels=["group"])
         for name, group in core.groups.items():
+            deliveries.add_metric([name], group.deliveries)
             redeliveries.add_metric([name], group.redeliveries)
+        yield deliveries
         yield redeliveries
         yield _sessions(core)
         errors = CounterMetricFamily("atoll_errors", "ERR answers", labels=["code"])
@@ -61,6 +71,21 @@ def _gauge(name: str, text: str, value: float) -> Metric:
 
 def _counter(name: str, text: str, value: float) -> Metric:
     return CounterMetricFamily(name, text, value=value)
+
+
+def _disk(data: Path) -> Iterable[Metric]:
+    try:
+        disk = os.statvfs(data)
+    except OSError:
+        return  # the other numbers are worth having without this one
+    yield _gauge("atoll_disk_bytes", "Size of the file system of the data directory", disk.f_blocks * disk.f_frsize)
+    yield _gauge("atoll_disk_free_bytes", "What is free on it for this process", disk.f_bavail * disk.f_frsize)
+
+
+def _labelled(name: str, text: str, labels: dict[str, str], value: float) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=list(labels))
+    family.add_metric(list(labels.values()), value)
+    return family
 
 
 def _by_group(core: Core, name: str, text: str, value: Callable[[Group], int]) -> Metric:
@@ -79,10 +104,10 @@ def _sessions(core: Core) -> Metric:
     return family
 
 
-def make_app(core: Core, why_not_ready: Why, keys_refused: Callable[[], int]) -> web.Application:
-    """`why_not_ready` returns "" when the broker serves."""
+def make_app(core: Core, why_not_ready: Why, keys_refused: Callable[[], int], data: Path) -> web.Application:
+    """`why_not_ready` returns "" when the broker serves; `data` is the directory of the log."""
     registry = CollectorRegistry()
-    registry.register(BrokerCollector(core, keys_refused))
+    registry.register(BrokerCollector(core, keys_refused, data))
 
     async def live(_: web.Request) -> web.Response:
         return web.json_response({"live": True})

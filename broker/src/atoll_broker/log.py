@@ -18,6 +18,7 @@ class Log:
         self.last = recovered.next_seq - 1
         self.bytes = recovered.log_bytes
         self.topics: Counter[str] = Counter(recovered.topics)
+        self.stored: Counter[str] = Counter()  # by topic since the boot; it never falls, so a rate can be read off it
         self._storage = storage
         self._tail: deque[StoredEvent] = deque()
         self._by_seq: dict[int, StoredEvent] = {}
@@ -31,6 +32,7 @@ class Log:
             self.last = event.seq
             self.bytes += len(event.body)
             self.topics[event.topic] += 1
+            self.stored[event.topic] += 1
             self._tail.append(event)
             self._by_seq[event.seq] = event
             self._tail_bytes += len(event.body)

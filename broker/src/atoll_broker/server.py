@@ -116,7 +116,7 @@ class Server:
         )
 
     async def _serve_health(self) -> Any:
-        app = health.make_app(self._core, lambda: self._why, lambda: self._porter.refused_total)
+        app = health.make_app(self._core, lambda: self._why, lambda: self._porter.refused_total, self._options.data)
         return await health.serve(app, self._options.host, self._options.port)
 
     def _start_turning(self) -> None:

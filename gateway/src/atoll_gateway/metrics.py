@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 import atoll
@@ -24,6 +24,16 @@ class _Spans(Collector):
         for outcome in ("exported", "failed", "dropped"):
             spans.add_metric([outcome], getattr(atoll.telemetry.counters, outcome))
         yield spans
+
+
+class _Build(Collector):
+    """Which version runs: an operator looks for it first."""
+
+    def collect(self) -> Iterator[Metric]:
+        """One sample, always 1."""
+        build = GaugeMetricFamily("atoll_build_info", "Always 1; the version that runs", labels=["version"])
+        build.add_metric([atoll.telemetry.service_version("gateway")], 1)
+        yield build
 
 
 class Metrics:
@@ -69,6 +79,7 @@ class Metrics:
         )
         self.connections = Gauge("atoll_gateway_client_connections", "Open client connections", registry=self._registry)
         self.bus_up = Gauge("atoll_session_up", "1 while there is a session with the broker", registry=self._registry)
+        self._registry.register(_Build())
         self._registry.register(_Spans())
         self.connections_cut = Counter(
             "atoll_gateway_client_connections_cut",

@@ -129,13 +129,14 @@ class Agency:
 def _unknown(row: Answer) -> Answer:
     """A part's last row, without what can have changed since."""
     why = _GONE_ELSEWHERE.format(row["name"])
-    nothing = {"pid": None, "uptime_seconds": None, "memory_mb": None, "paused_until": None}
+    nothing = {"pid": None, "uptime_seconds": None, "memory_mb": None, "paused_until": None, "operation": None}
     return row | nothing | {"state": "unknown", "why": why}
 
 
 def _never_seen(name: str) -> Answer:
     return {
         "name": name, "instance": 1, "kind": "", "host": name, "port": None, "restarts": 0, "exits": [], "wanted": "up",
+        "failures": 0, "paused_by": "", "paused_reason": "",
     }  # fmt: skip
 
 

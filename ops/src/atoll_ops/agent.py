@@ -225,8 +225,13 @@ class Agent:
             "system": self.plan.mesh.system.name,
             "as_of": time.time(),
             "agent": {"state": "starting" if self._coming_up else "running", "pid": os.getpid()},
-            "parts": [instance.describe() for instance in self.instances.values()],
+            "parts": [instance.describe() | self._going_on(slot) for slot, instance in self.instances.items()],
         }
+
+    def _going_on(self, slot: Slot) -> dict[str, Any]:
+        operation = self._operations.current(slot)
+        told = operation.brief() if operation else None
+        return {"operation": told}
 
     def _save_wishes(self) -> None:
         """What operators stopped stays stopped under the next agent too."""

@@ -58,6 +58,8 @@ class Instance:
         self.failures = 0  # deaths in a row of processes that died young
         self.exits: list[Exit] = []
         self.paused_until: float | None = None
+        self.paused_by = ""  # an operator; nobody for a signal from outside
+        self.paused_reason = ""
         self._paused_at = 0.0  # monotonic
         self.acting = asyncio.Lock()  # one operation on a slot at a time
         self._plan = plan
@@ -135,6 +137,7 @@ class Instance:
         self._note = ""
         if record is not None:
             self.restarts, self.exits, self.paused_until = record.restarts, list(record.exits), record.paused_until
+            self.paused_by, self.paused_reason = record.paused_by, record.paused_reason
 
     async def _attend(self) -> None:
         """Look after the process until it has ended."""
@@ -213,8 +216,9 @@ class Instance:
         if process is None:
             return
         record = Record(
-            process.pid, process.born, self._port, process.started_at, self.restarts, self.exits, self.paused_until
-        )
+            process.pid, process.born, self._port, process.started_at, self.restarts, self.exits, self.paused_until,
+            self.paused_by, self.paused_reason,
+        )  # fmt: skip
         try:
             self.files.write(record)
         except OSError as error:  # a full disk must not end supervision; without a record the slot is found by its lock
@@ -260,10 +264,10 @@ class Instance:
         self._note = ""
         self._wake.set()
 
-    def pause_now(self, seconds: float) -> None:
+    def pause_now(self, seconds: float, by: str, reason: str) -> None:
         """SIGSTOP to the group, until resumed or the time is up. The caller made sure that there is a process."""
         assert self.process is not None
-        self._pause_until(time.time() + seconds)
+        self._pause_until(time.time() + seconds, by, reason)
         self.process.signal_group(signal.SIGSTOP)
 
     def resume_now(self, why: str) -> None:
@@ -276,8 +280,9 @@ class Instance:
         self._save()
         self._report("resumed", self.slot, why=why)
 
-    def _pause_until(self, when: float) -> None:
+    def _pause_until(self, when: float, by: str = "", reason: str = "") -> None:
         self.paused_until, self._paused_at = when, time.monotonic()
+        self.paused_by, self.paused_reason = by, reason
         self._save()  # before the signal: an agent that dies in between leaves a limit, not a stopped process
 
     # ---- what it is ----------------------------------------------------------------------------------------------
@@ -353,10 +358,13 @@ class Instance:
                 {"at": one.at, "code": one.code, "meaning": one.meaning, "after_seconds": one.after_seconds}
                 for one in self.exits
             ],
+            "failures": self.failures,
             "wanted": "up" if self.wanted else "stopped",
             "uptime_seconds": round(process.uptime_seconds, 1) if process else None,
             "memory_mb": memory_mb(process.pid) if process else None,
             "paused_until": self.paused_until,
+            "paused_by": self.paused_by if self.paused_until is not None else "",
+            "paused_reason": self.paused_reason if self.paused_until is not None else "",
         }
 
 

@@ -1,9 +1,12 @@
 """Operations: what operators ask of an instance, followed from request to result.
 
-    kill     requested → killed → started            stop     requested → stopping → stopped
+    kill     requested → stopped → started           stop     requested → stopping → stopped
     restart  requested → stopping → stopped → started start    requested → started
     pause    requested → paused                       resume   requested → resumed
     … or `timed out`, or `failed` with the reason.    ("started": its process answers ready)
+
+One at a time on a slot: while one goes on, another is refused as `busy`. But a stop may come while an operation merely
+waits for readiness: nobody shall have to watch a part fail to start for a minute before he may end that.
 
 They live with the agent, so that they survive control; who asked and why is control's audit.
 """
@@ -62,6 +65,7 @@ class Operation(msgspec.Struct):
     steps: list[Step]
     done: bool = False
     ok: bool = False
+    awaits_start: bool = False  # everything is done but to see the process answer ready
 
     @property
     def state(self) -> str:
@@ -77,9 +81,15 @@ class Operation(msgspec.Struct):
         self.step(state, text)
         self.done, self.ok = True, ok
 
+    def brief(self) -> dict[str, Any]:
+        """What a snapshot says of one that goes on."""
+        told = {"id": self.id, "act": self.act, "by": self.by, "state": self.state}
+        return told | {"awaits_start": self.awaits_start}
+
     def describe(self) -> dict[str, Any]:
         """As the API shows it."""
         described: dict[str, Any] = msgspec.to_builtins(self)
+        del described["awaits_start"]
         return described | {"state": self.state, "text": self.steps[-1].text}
 
 
@@ -91,10 +101,16 @@ class Operations:
         self._spawn = spawn
         self._changed = changed  # called when a wish changed, which must outlive the agent
         self._known: OrderedDict[str, Operation] = OrderedDict()
+        self._current: dict[Slot, Operation] = {}
 
     def find(self, operation_id: str) -> Operation | None:
         """An operation by its id."""
         return self._known.get(operation_id)
+
+    def current(self, slot: Slot) -> Operation | None:
+        """The operation that goes on in a slot now."""
+        operation = self._current.get(slot)
+        return None if operation is None or operation.done else operation
 
     def all(self) -> list[dict[str, Any]]:
         """Those that are remembered, oldest first."""
@@ -113,13 +129,25 @@ class Operations:
             known = ", ".join(str(one) for one in self._instances)
             raise ActRefusedError("unknown_instance", f"there is no {slot} (there are: {known})")
         _check(act, instance, seconds)
+        self._check_free(act, slot, instance)
         operation = Operation(operation_id or uuid.uuid4().hex, act, slot.name, slot.instance, reason, by, [])
         operation.step("requested")
-        self._known[operation.id] = operation
+        self._known[operation.id] = self._current[slot] = operation
         if len(self._known) > _KEPT:
             self._known.popitem(last=False)
         self._spawn(self._carry_out(operation, instance, seconds))
         return operation
+
+    def _check_free(self, act: str, slot: Slot, instance: Instance) -> None:
+        """Raises ActRefusedError if another operation goes on, unless it only waits and this is the stop to that."""
+        current = self.current(slot)
+        if current is None:
+            return
+        if act == "stop" and current.awaits_start:
+            instance.wanted = False  # it sees that, and ends
+            return
+        text = f"{slot}: {current.act}, asked for by {current.by}, goes on ({current.state}); wait for its end"
+        raise ActRefusedError("busy", text)
 
     async def _carry_out(self, operation: Operation, instance: Instance, seconds: float | None) -> None:
         async with instance.acting:
@@ -136,7 +164,7 @@ class Operations:
         instance.kill_now()
         if not await old.wait(_KILL_SECONDS_MAX):
             raise _TimedOutError("SIGKILL had no effect (a process stuck in the kernel?)")
-        operation.step("killed")
+        operation.step("stopped", "killed")
         await self._see_started(operation, instance, old.pid)
 
     async def _stop(self, operation: Operation, instance: Instance, _: float | None) -> None:
@@ -164,7 +192,7 @@ class Operations:
         if instance.process is None:
             operation.end("failed", "it has no process now", ok=False)
             return
-        instance.pause_now(limit)
+        instance.pause_now(limit, operation.by, operation.reason)
         operation.end("paused", f"for {limit:g} s at most")
 
     async def _resume(self, operation: Operation, instance: Instance, _: float | None) -> None:
@@ -173,6 +201,7 @@ class Operations:
 
     async def _see_started(self, operation: Operation, instance: Instance, old_pid: int | None) -> None:
         deadline = time.monotonic() + READY_SECONDS_MAX
+        operation.awaits_start = True
         while not (instance.process and instance.process.pid != old_pid and instance.is_ready):
             if time.monotonic() > deadline:
                 raise _TimedOutError(f"not ready after {READY_SECONDS_MAX:.0f} s: {instance.state()[1]}")

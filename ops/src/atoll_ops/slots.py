@@ -71,6 +71,8 @@ class Record(msgspec.Struct):
     restarts: int = 0
     exits: list[Exit] = []
     paused_until: float | None = None  # seconds since the epoch
+    paused_by: str = ""
+    paused_reason: str = ""
 
 
 def meaning(code: int | None) -> str:

@@ -57,10 +57,14 @@ def _part(state: State, system: SystemFile, slot: Slot, stopped: set[str]) -> di
         "port": system.ports.parts[slot.name],
         "restarts": record.restarts if record else 0,
         "exits": [],
+        "failures": 0,
         "wanted": "stopped" if str(slot) in stopped else "up",
         "uptime_seconds": round(time.time() - record.started_at, 1) if record else None,
         "memory_mb": memory_mb(record.pid) if record else None,
         "paused_until": record.paused_until if record else None,
+        "paused_by": record.paused_by if record else "",
+        "paused_reason": record.paused_reason if record else "",
+        "operation": None,
     }
 
 

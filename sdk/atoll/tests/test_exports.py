@@ -36,4 +36,4 @@ def test_public_methods_have_the_promised_signatures() -> None:
         "headers",
     ]
     attach = inspect.signature(web.attach).parameters
-    assert list(attach) == ["app", "options", "events", "database", "prefixes", "session_hooks"]
+    assert list(attach) == ["app", "options", "events", "database", "prefixes", "session_hooks", "version"]

@@ -21,7 +21,7 @@ def main() -> int:
         if not Path(run).is_dir() or not run:
             raise atoll.ConfigurationError(f"ATOLL_RUN is {run!r}: expected the directory of the agent's socket")
         agents, page = (_path(name) for name in ("ATOLL_AGENTS", "ATOLL_MESH"))
-        app = make_app(options, Path(run), agents, page)
+        app = make_app(options, Path(run), os.environ, agents, page)
     except atoll.ConfigurationError as error:
         print(error, file=sys.stderr)
         return CONFIGURATION_ERROR

@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import msgspec
+
 import atoll
 
 PAGE_MAX = 200
+TARGETS_MAX = 1000
 #: An act whose end nobody saw (control was down) is looked for again this long.
 UNENDED_SECONDS_MAX = 600.0
 
@@ -45,7 +48,27 @@ def unended(reader: atoll.Reader) -> list[str]:
     return [str(row["operation_id"]) for row in rows]
 
 
-def page(reader: atoll.Reader, limit: int, before: int | None) -> list[dict[str, Any]]:
-    """Records, newest first, below an id."""
-    rows = reader.all("SELECT * FROM audit WHERE id < ? ORDER BY id DESC LIMIT ?", before or 2**62, limit)
+class Query(msgspec.Struct, frozen=True):
+    """Which records: those that match every field that is given, exactly."""
+
+    who: str | None = None
+    act: str | None = None
+    target: str | None = None
+
+
+def page(reader: atoll.Reader, query: Query, limit: int, before: int | None) -> list[dict[str, Any]]:
+    """Records that match, newest first, below an id."""
+    given = {name: value for name, value in msgspec.structs.asdict(query).items() if value is not None}
+    where = " AND ".join(["id < ?", *(f"{name} = ?" for name in given)])  # names of the struct's fields alone
+    sql = f"SELECT * FROM audit WHERE {where} ORDER BY id DESC LIMIT ?"  # noqa: S608
+    return [dict(row) for row in reader.all(sql, before or 2**62, *given.values(), limit)]
+
+
+def last_by_target(reader: atoll.Reader) -> list[dict[str, Any]]:
+    """The newest record of each instance and group: what was done last, not what was denied."""
+    rows = reader.all(
+        "SELECT * FROM audit WHERE id IN (SELECT max(id) FROM audit WHERE result IS NOT 'denied' GROUP BY target)"
+        " ORDER BY id DESC LIMIT ?",
+        TARGETS_MAX,
+    )
     return [dict(row) for row in rows]

@@ -1,5 +1,8 @@
 """What operators can see and do, whichever way they came in: HTTP handlers translate, this decides.
 
+To see needs `ops:read`, which the way in has checked. To act needs more, and that is checked here rather than at the
+door: who is turned away there leaves no trace in the audit, and an attempt to kill a part is worth one.
+
 An act goes: may this operator do it · does it make sense now · into the audit, with the operation's id · to the agent ·
 and its end into the audit. Control may die anywhere on that way; what began is then looked for at the next start.
 """
@@ -20,6 +23,8 @@ import atoll
 from atoll import web
 from atoll_ops.agency import Agency
 from atoll_ops.control import audit
+from atoll_ops.control.denials import Denials
+from atoll_ops.control.observer import Observer
 from atoll_ops.errors import AgentGoneError
 from atoll_ops.operations import ACTS
 
@@ -27,7 +32,6 @@ from atoll_ops.operations import ACTS
 ADMIN_ONLY = frozenset({"broker", "auth"})
 _FOLLOW_SECONDS_MAX = 120.0
 _LOOK_EVERY_SECONDS = 0.1
-_BUS_SECONDS = 1.0
 _REPLAY_PAGE = 200
 
 #: Answers a request in its effect's transaction, once per Idempotency-Key: `web.idempotent` with its request filled in.
@@ -47,28 +51,22 @@ class Desk:
 
     session: atoll.Session
 
-    def __init__(self, agency: Agency, database: atoll.Database) -> None:
+    def __init__(self, agency: Agency, database: atoll.Database, observer: Observer) -> None:
         self._agency = agency
         self._database = database
+        self._observer = observer
+        self._denials = Denials()
         self._followers: set[asyncio.Task[None]] = set()
+        self._entered: frozenset[str] = frozenset()  # the agent's operations that the audit has
 
     # ---- seeing --------------------------------------------------------------------------------------------------
 
-    async def snapshot(self) -> dict[str, Any]:
-        """The agent's view, with the bus's where it answers. Raises Problem 503 without an agent."""
-        seen = await self._ask(do="snapshot")
-        return seen | {"bus": await self._bus()}
-
-    async def _bus(self) -> dict[str, Any]:
-        """Groups, topics, sessions and alarms; or that, and why, they are not to be had at present."""
-        verbs = ("groups", "topics", "sessions", "alarms")
-        try:
-            async with asyncio.timeout(_BUS_SECONDS):
-                answers = await asyncio.gather(*(self.session.admin(verb) for verb in verbs))
-        except (TimeoutError, atoll.AtollError) as error:
-            return {"available": False, "why": str(error) or "no answer in time", "as_of": time.time()}
-        found = {verb: answer.get(verb) for verb, answer in zip(verbs, answers, strict=True)}
-        return {"available": True, "as_of": time.time(), **found}
+    async def snapshot(self) -> bytes:
+        """The system as last known, as JSON. Raises Problem 503 if no agent has ever answered."""
+        seen = await self._observer.encoded()
+        if seen is None:
+            raise web.Problem(503, "agent_gone", self._observer.agent_lost or "the agent has not answered yet")
+        return seen
 
     async def admin(self, verb: str, **arguments: Any) -> dict[str, Any]:
         """One request to the broker. Raises Problem 503 while it does not answer, 422 if it refuses."""
@@ -92,10 +90,10 @@ class Desk:
             raise web.Problem(404, "not_found", f"There is no operation {operation_id}")
         return _from_audit(row)
 
-    async def audit(self, limit: int, before: int | None) -> dict[str, Any]:
+    async def audit(self, query: audit.Query, limit: int, before: int | None) -> dict[str, Any]:
         """A page of the record, newest first."""
         await self._catch_up()
-        items = await self._database.read(lambda reader: audit.page(reader, limit, before))
+        items = await self._database.read(lambda reader: audit.page(reader, query, limit, before))
         return {"items": items, "next": str(items[-1]["id"]) if len(items) == limit else None}
 
     # ---- doing ---------------------------------------------------------------------------------------------------
@@ -107,9 +105,7 @@ class Desk:
         target = f"{name}/{instance}"
         if act not in ACTS:
             raise web.Problem(404, "unknown_act", f"Expected one of {', '.join(ACTS)}, not {act!r}")
-        if name in ADMIN_ONLY and "ops:admin" not in asker.scopes:
-            await self._note_denied(asker, act, target, reason)
-            raise web.Problem(403, "insufficient_scope", f"Acting on {name} needs the scope ops:admin")
+        await self.check_may(asker, act, target, reason)
         await self._check_makes_sense(act, name, instance)
         begun = _begun(act, name, instance, reason, asker.who)
         fresh: list[str] = []  # filled only if this is no replay of an earlier answer
@@ -124,14 +120,16 @@ class Desk:
             return once(tx, effect)
 
         answer = await self._database.write(note)
+        self._observer.note_act()
         if fresh:
             await self._dispatch(begun, seconds)
         return answer
 
     async def replay(self, asker: Asker, group: str, subject: str | None, reason: str) -> dict[str, Any]:
         """Deliver dead letters again, audited; how many. Raises Problem."""
-        operation_id = uuid.uuid4().hex
         target = group if subject is None else f"{group}: {subject}"
+        await self.check_may(asker, "dlq.replay", target, reason)
+        operation_id = uuid.uuid4().hex
         await self._database.write(
             lambda tx: audit.begin(
                 tx, who=asker.who, act="dlq.replay", target=target, reason=reason, operation_id=operation_id,
@@ -155,6 +153,7 @@ class Desk:
         return list(dict.fromkeys(str(letter["subject"]) for letter in listed["letters"]))
 
     async def _check_makes_sense(self, act: str, name: str, instance: int) -> None:
+        """Raises Problem: 404 for a slot that there is none of, 409 for an act that cannot be done now."""
         parts = (await self._ask(do="snapshot"))["parts"]
         found = next((part for part in parts if (part["name"], part["instance"]) == (name, instance)), None)
         if found is None:
@@ -162,6 +161,10 @@ class Desk:
             raise web.Problem(404, "unknown_instance", f"There is no {name}/{instance} (there are: {known})")
         if act in ("kill", "pause") and found["pid"] is None:
             raise web.Problem(409, "no_process", f"{name}/{instance} has no process to {act}: {found['why']}")
+        going_on = found.get("operation")
+        if going_on is not None and not (act == "stop" and going_on.get("awaits_start")):
+            what = f"{going_on['act']}, asked for by {going_on['by']}"
+            raise web.Problem(409, "busy", f"{name}/{instance}: {what}, goes on; see /ops/operations/{going_on['id']}")
 
     async def _dispatch(self, begun: dict[str, Any], seconds: float | None) -> None:
         request = {key: begun[key] for key in ("id", "act", "name", "instance", "reason", "by")}
@@ -175,13 +178,26 @@ class Desk:
             return
         self._own(self._follow(begun["id"]))
 
+    async def check_may(self, asker: Asker, act: str, target: str, reason: str) -> None:
+        """Raises Problem 403, with a record of the attempt, for one who may not."""
+        name = target.partition("/")[0]
+        scope = "ops:admin" if name in ADMIN_ONLY and act in ACTS else "ops:operate"
+        if scope in asker.scopes:
+            return
+        await self._note_denied(asker, act, target, reason)
+        raise web.Problem(403, "insufficient_scope", f"To {act} {target} needs the scope {scope}")
+
     async def _note_denied(self, asker: Asker, act: str, target: str, reason: str) -> None:
+        unwritten = self._denials.admit(asker.who, time.monotonic())
+        if unwritten is None:
+            return
         operation_id = uuid.uuid4().hex
+        result = "denied" if not unwritten else f"denied, as were {unwritten} more like it before"
 
         def note(tx: atoll.Transaction) -> None:
             audit.begin(tx, who=asker.who, act=act, target=target, reason=reason, operation_id=operation_id,
                         trace_id=trace_id())  # fmt: skip
-            audit.end(tx, operation_id, "denied")
+            audit.end(tx, operation_id, result)
 
         await self._database.write(note)
 
@@ -211,8 +227,12 @@ class Desk:
                     audit.end(tx, one["id"], _result(one))
             return [one["id"] for one in missing if not one["done"]]
 
+        if all(one["id"] in self._entered for one in known):
+            return
         for operation_id in await self._database.write(enter):
             self._own(self._follow(operation_id))
+        self._entered = frozenset(one["id"] for one in known)
+        self._observer.note_act()
 
     async def close(self) -> None:
         """Stop looking; the next start looks again."""
@@ -238,6 +258,7 @@ class Desk:
 
     async def _end(self, operation_id: str, result: str) -> None:
         await self._database.write(lambda tx: audit.end(tx, operation_id, result))
+        self._observer.note_act()
 
     async def _ask(self, **request: Any) -> dict[str, Any]:
         try:

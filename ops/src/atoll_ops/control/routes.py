@@ -12,6 +12,7 @@ from aiohttp import web
 
 import atoll
 from atoll import web as atoll_web
+from atoll_ops.control import audit as records
 from atoll_ops.control.audit import PAGE_MAX
 from atoll_ops.control.desk import Asker, Desk
 
@@ -41,11 +42,11 @@ class Replay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @atoll_web.requires("ops:read")
 async def snapshot(request: web.Request) -> web.Response:
     """Every instance, and what the bus knows."""
-    return web.json_response(await request.app[DESK].snapshot())
+    return web.Response(body=await request.app[DESK].snapshot(), content_type="application/json")
 
 
 @routes.post("/ops/instances/{name}/{n}/{act}")
-@atoll_web.requires("ops:operate")
+@atoll_web.requires("ops:read")  # that the asker may act is checked by the desk, which records an attempt
 async def act(request: web.Request) -> web.StreamResponse:
     """kill, stop, start, restart, pause or resume an instance."""
     body = await atoll_web.read_json(request, Act)
@@ -102,7 +103,7 @@ async def dead_letters(request: web.Request) -> web.Response:
 
 
 @routes.post("/ops/dlq/replay")
-@atoll_web.requires("ops:operate")
+@atoll_web.requires("ops:read")  # as above
 async def replay(request: web.Request) -> web.Response:
     """Deliver dead letters again."""
     body = await atoll_web.read_json(request, Replay)
@@ -114,9 +115,10 @@ async def replay(request: web.Request) -> web.Response:
 @routes.get("/ops/audit")
 @atoll_web.requires("ops:read")
 async def audit(request: web.Request) -> web.Response:
-    """Who did what, newest first."""
+    """Who did what, newest first; of one person, act or target where the query names them."""
     limit, cursor = _page(request)
-    return web.json_response(await request.app[DESK].audit(limit, cursor))
+    query = records.Query(*(request.query.get(name) or None for name in ("who", "act", "target")))
+    return web.json_response(await request.app[DESK].audit(query, limit, cursor))
 
 
 def _asker(request: web.Request) -> Asker:

@@ -49,8 +49,9 @@ class Attachment:
     """What `attach` has added to an application."""
 
     def __init__(
-        self, app: web.Application, options: Options, database: Database | None, prefixes: Sequence[str]
-    ) -> None:
+        self, app: web.Application, options: Options, database: Database | None, prefixes: Sequence[str],
+        version: str,
+    ) -> None:  # fmt: skip
         self.session = Session(options)
         """The session with the broker: watch, put, admin, state."""
         self.registry = CollectorRegistry(auto_describe=False)
@@ -64,6 +65,7 @@ class Attachment:
         self._options = options
         self._database = database
         self._prefixes = tuple(prefixes)
+        self._version = version
         self._relay = Relay(database, options.name) if database is not None else None
         self._consumer: Consumer | None = None
         self._contracts = wire.Contracts()
@@ -104,7 +106,9 @@ class Attachment:
             if events is not None and len(events):
                 self._consumer = Consumer(self._options.name, events, self._database)
         counters = HttpCounters()
-        self._collector = AtollCollector(self.session, self._relay, self._consumer, counters)
+        self._collector = AtollCollector(
+            self.session, self._relay, self._consumer, counters, self._version, self._options.data
+        )
         self.registry.register(self._collector)
         _contract.read_routes(self._app, _HEALTH)  # those that are there already: the sooner it is said the better
         for path, handler in ((LIVE, self._live), (READY, self._ready), (METRICS, self._metrics)):
@@ -147,7 +151,7 @@ class Attachment:
         openapi = _contract.read_openapi(self._options.contract)
         url = _contract.base_url(self._options, self._app.get(PORT, self._options.port))
         self.session.profile = Profile(
-            version=telemetry.service_version(self._options.name),
+            version=self._version,
             producer=producer if self._contracts.publishes else None,
             endpoints=wire.Endpoints(url, self._prefixes, routes, openapi) if routes else None,
             contracts=self._contracts,
@@ -232,16 +236,19 @@ def attach(
     database: Database | None = None,
     prefixes: Sequence[str] = (),
     session_hooks: Sequence[Callable[[Session], None]] | None = None,
+    version: str | None = None,
 ) -> Attachment:
     """Makes `app` a service of the system: bus session, relay, consumer, health, metrics, assertion, problems, spans.
 
     `database` is opened and closed with the application. `events` are handled as the group named like the service, and
     need a database. `prefixes` are what the gateway routes here (`/orders`); every route lies under one. The hooks get
-    the session before it starts, to add watches.
+    the session before it starts, to add watches. `version` is what the part says of itself; by default that of the
+    installed package `atoll-<name>`.
 
     Raises ConfigurationError, here or at the start, naming what is wrong: a route without `requires` or `public`, a
     topic whose handler and contract do not match, a missing key.
     """
-    attachment = Attachment(app, options, database, prefixes)
+    own_version = version if version is not None else telemetry.service_version(options.name)
+    attachment = Attachment(app, options, database, prefixes, own_version)
     attachment.install(events, session_hooks or ())
     return attachment

@@ -6,7 +6,9 @@ adds its own metrics to `Attachment.registry`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -22,16 +24,22 @@ from ._observe import HttpCounters
 class AtollCollector(Collector):
     """Reads the counters at each scrape; the outbox's two are read from the database just before it."""
 
-    def __init__(self, session: Session, relay: Relay | None, consumer: Consumer | None, http: HttpCounters) -> None:
+    def __init__(
+        self, session: Session, relay: Relay | None, consumer: Consumer | None, http: HttpCounters, version: str,
+        data: Path,
+    ) -> None:  # fmt: skip
         self._session = session
         self._relay = relay
         self._consumer = consumer
         self._http = http
+        self._version = version
+        self._data = data
         self.outbox = (0, 0)
         """(waiting, refused)"""
 
     def collect(self) -> Iterator[Metric]:
         """All families of this library."""
+        yield from self._process()
         yield _gauge("atoll_session_up", "1 while there is a session with the broker", int(self._session.state == "up"))
         yield _counter("atoll_sessions", "Sessions opened with the broker", self._session.sessions)
         if self._relay is not None:
@@ -43,6 +51,17 @@ class AtollCollector(Collector):
         for outcome in ("exported", "failed", "dropped"):
             spans.add_metric([outcome], getattr(telemetry.counters, outcome))
         yield spans
+
+    def _process(self) -> Iterable[Metric]:
+        build = GaugeMetricFamily("atoll_build_info", "Always 1; the version that runs", labels=["version"])
+        build.add_metric([self._version], 1)
+        yield build
+        try:
+            disk = os.statvfs(self._data)
+        except OSError:
+            return  # the other numbers are worth having without this one
+        yield _gauge("atoll_disk_bytes", "Size of the file system of the data directory", disk.f_blocks * disk.f_frsize)
+        yield _gauge("atoll_disk_free_bytes", "What is free on it for this process", disk.f_bavail * disk.f_frsize)
 
     def _outbox(self, relay: Relay) -> Iterable[Metric]:
         yield _gauge("atoll_outbox_waiting", "Events that the broker has not acknowledged", self.outbox[0])

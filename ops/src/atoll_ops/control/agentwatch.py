@@ -1,0 +1,61 @@
+"""The agent's last snapshot, fresh to a fifth of a second, for any number of lookers.
+
+Whoever looks waits a little for a fresh one, together with all others who look, and gets the last known with the
+reason why it is not fresh where the agent does not answer. So a hung agent costs nobody more than that little.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from atoll_ops.agency import Agency
+from atoll_ops.errors import AgentGoneError
+
+FRESH_SECONDS = 0.2
+WAIT_SECONDS = 0.5
+
+Snapshot = dict[str, Any]
+
+
+class AgentWatch:
+    """What the agent said last, and whether it still speaks."""
+
+    def __init__(self, agency: Agency) -> None:
+        self.known: Snapshot | None = None
+        self.lost: str | None = None
+        """Why nothing newer is known, or None."""
+        self._agency = agency
+        self._asked_at = -FRESH_SECONDS
+        self._asking: asyncio.Task[None] | None = None
+
+    async def look(self) -> Snapshot | None:
+        """The agent's snapshot, not older than FRESH_SECONDS if it answers in time; None if it never answered."""
+        if self._asking is None and time.monotonic() - self._asked_at >= FRESH_SECONDS:
+            self._asked_at = time.monotonic()
+            self._asking = asyncio.create_task(self._ask(), name="ask the agent")
+        asking = self._asking
+        if asking is not None:
+            patience = self._asked_at + WAIT_SECONDS - time.monotonic()
+            await asyncio.wait([asking], timeout=max(0.0, patience))
+            if not asking.done():
+                self.lost = "the agent does not answer"
+        return self.known
+
+    async def _ask(self) -> None:
+        try:
+            seen = await self._agency.ask(do="snapshot")
+            if not isinstance(seen.get("parts"), list):
+                raise AgentGoneError("the agent talks nonsense")
+            self.known, self.lost = seen, None
+        except AgentGoneError as gone:
+            self.lost = str(gone)
+        finally:
+            self._asking = None
+
+    async def close(self) -> None:
+        """Stop asking."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait([self._asking])
