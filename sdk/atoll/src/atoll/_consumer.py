@@ -177,13 +177,16 @@ class Consumer:
 
         def work(tx: Transaction) -> bool:
             arrival = delivery.arrival
-            if not _inbox.claim(connection_of(tx), arrival.source, arrival.id, delivery.seq):
-                return False
-            subscription = self._table.get(arrival.type)
-            if subscription is None:
-                raise Reject(f"no handler for {arrival.type}")
-            started = time.perf_counter()
-            with _tracing.processing(arrival.type, arrival.id, self._group, delivery.attempt, arrival.traceparent):
+            with _tracing.processing(
+                arrival.type, arrival.id, arrival.subject, self._group, delivery.attempt, arrival.traceparent
+            ) as span:
+                if not _inbox.claim(connection_of(tx), arrival.source, arrival.id, delivery.seq):
+                    _tracing.duplicate(span)
+                    return False
+                subscription = self._table.get(arrival.type)
+                if subscription is None:
+                    raise Reject(f"no handler for {arrival.type}")
+                started = time.perf_counter()
                 subscription.handler(_event(delivery, subscription.decode(arrival.data)), tx)
             self.counters.seconds[arrival.type].observe(time.perf_counter() - started)
             return True

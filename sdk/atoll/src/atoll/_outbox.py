@@ -67,7 +67,7 @@ class Publisher:
         """Builds the event. Raises UndeclaredTopicError, EventTooLargeError or ValueError."""
         self._check(topic, subject)
         event_id = str(uuid.uuid4())
-        with _tracing.publishing(topic, event_id) as traceparent:
+        with _tracing.publishing(topic, event_id, subject) as traceparent:
             envelope = Envelope(
                 specversion="1.0",
                 id=event_id,

@@ -45,6 +45,7 @@ class _Sent(NamedTuple):
 
 class _Trace(msgspec.Struct):
     time: datetime.datetime
+    subject: str
     traceparent: str | None = None
 
 
@@ -65,6 +66,8 @@ class Relay:
         self._sent: deque[_Sent] = deque()
         self._sent_bytes = 0
         self._next = 0
+        self._sent_upto = 0
+        """The highest number that this process has sent; what is not above it and sent is sent again."""
         self._acked = 0
         self._settled = 0
         self._acked_before = 0
@@ -169,9 +172,12 @@ class Relay:
         if not rows or link is not self._link or first != self._next:
             return bool(rows)
         link.send(wire.Pub(self._producer, first), wire.batch(row.event for row in rows))
-        self._sent.extend(_Sent(row.pseq, len(row.event), _span(row)) for row in rows)
+        self._sent.extend(
+            _Sent(row.pseq, len(row.event), _span(row, again=row.pseq <= self._sent_upto)) for row in rows
+        )
         self._sent_bytes += sum(len(row.event) for row in rows)
         self._next = rows[-1].pseq + 1
+        self._sent_upto = max(self._sent_upto, rows[-1].pseq)
         return True
 
     def _room(self, link: Link) -> wire.Window:
@@ -235,7 +241,7 @@ class Relay:
             sent = self._sent.pop()
             self._sent_bytes -= sent.bytes
             if sent.span is not None:
-                _tracing.fail(sent.span, "not acknowledged; sent again")
+                _tracing.fail(sent.span, "not acknowledged; sent again", "not_acknowledged")
                 sent.span.end()
         self._next = pseq
         self._bell.set()
@@ -297,14 +303,18 @@ def _misfit(
     return None
 
 
-def _span(row: _outbox.Waiting) -> Span | None:
+def _span(row: _outbox.Waiting, *, again: bool) -> Span | None:
     stored = _TRACE.decode(row.event)
-    return _tracing.relaying(row.topic, row.id, stored.traceparent, stored.time) if stored.traceparent else None
+    if not stored.traceparent:
+        return None
+    # From the append, to show the wait; once more from now, or two spans that came one after the other would overlap.
+    began = None if again else stored.time
+    return _tracing.relaying(row.topic, row.id, stored.subject, stored.traceparent, began)
 
 
 def _end(sent: _Sent, verdict: wire.Refusal | None) -> None:
     if sent.span is None:
         return
     if verdict is not None:
-        _tracing.fail(sent.span, f"{verdict.code}: {verdict.text}")
+        _tracing.fail(sent.span, f"{verdict.code}: {verdict.text}", verdict.code)
     sent.span.end()

@@ -36,8 +36,8 @@ counters = SpanCounters()
 _provider: TracerProvider | None = None
 
 
-def start(options: Options) -> None:
-    """Exports spans to `OTEL_EXPORTER_OTLP_ENDPOINT` from now on.
+def start(options: Options, version: str | None = None) -> None:
+    """Exports spans to `OTEL_EXPORTER_OTLP_ENDPOINT` from now on, as a version of the service (default: its package's).
 
     Does nothing when that is not set or OTEL_SDK_DISABLED is true, or when started already. Never raises over a
     collector: that it cannot be reached is found out later, by the thread that exports.
@@ -46,7 +46,7 @@ def start(options: Options) -> None:
     endpoint = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").rstrip("/")
     if _provider is not None or not endpoint or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return
-    _provider = make_provider(options, f"{endpoint}/v1/traces")
+    _provider = make_provider(options, f"{endpoint}/v1/traces", version)
     trace.set_tracer_provider(_provider)
 
 
@@ -58,7 +58,7 @@ def shutdown(timeout_seconds: float = 2.0) -> None:
         stop_provider(provider, timeout_seconds)
 
 
-def make_provider(options: Options, url: str) -> TracerProvider:
+def make_provider(options: Options, url: str, version: str | None = None) -> TracerProvider:
     """A provider that exports to `url`; `start` makes the process's own."""
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -69,7 +69,7 @@ def make_provider(options: Options, url: str) -> TracerProvider:
         {
             "service.name": options.name,
             "service.instance.id": options.slot,
-            "service.version": service_version(options.name),
+            "service.version": version or service_version(options.name),
         }
     )
     provider = TracerProvider(sampler=DEFAULT_ON, resource=resource, shutdown_on_exit=False)
