@@ -65,10 +65,13 @@ async def _demo(
 
 @contextlib.asynccontextmanager
 async def _connected(credentials: dict[str, str]) -> AsyncIterator[Shop]:
+    # A single trace configuration does not read OTEL_SEMCONV_STABILITY_OPT_IN; the mode has no public name in 0.66b1.
+    from opentelemetry.instrumentation._semconv import _StabilityMode
     from opentelemetry.instrumentation.aiohttp_client import create_trace_config
 
     connector = aiohttp.TCPConnector(limit=IN_FLIGHT_MAX)
-    async with aiohttp.ClientSession(connector=connector, trace_configs=[create_trace_config()]) as session:
+    traced = create_trace_config(sem_conv_opt_in_mode=_StabilityMode.HTTP)
+    async with aiohttp.ClientSession(connector=connector, trace_configs=[traced]) as session:
         yield Shop(session, credentials)
 
 
@@ -197,7 +200,6 @@ def _traced(state: State) -> Iterator[None]:
     system = state.read_system()
     if system is not None:
         os.environ.setdefault("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{system.ports.otlp_http}")
-        os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
     if not _collector_listens(os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")):
         yield
         return
@@ -205,7 +207,7 @@ def _traced(state: State) -> Iterator[None]:
 
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # a lost span is no news for whoever waits for sums
     options = atoll.Options(slot="demo/1", host="127.0.0.1", port=0, data=state.data, keys=state.keys, bus="")
-    atoll.telemetry.start(options)
+    atoll.telemetry.start(options, atoll.telemetry.service_version("ops"))
     try:
         yield
     finally:

@@ -19,7 +19,12 @@ def delivering(mail: Mail, channel: str) -> Iterator[Span]:
     """Around one try to deliver `mail` by `channel` (maildir, smtp); an exception marks it as failed."""
     carrier = {"traceparent": mail.traceparent} if mail.traceparent else {}
     parent = _propagator.extract(carrier, context=Context())  # never whatever span is current on this task
-    attributes = {"mail.channel": channel, "mail.name": mail.name, "messaging.destination.name": mail.topic}
+    attributes = {
+        "mail.channel": channel,
+        "mail.name": mail.name,
+        "messaging.destination.name": mail.topic,
+        "cloudevents.event_subject": mail.order_id,
+    }
     with _tracer.start_as_current_span(
         "deliver mail",
         context=parent,
