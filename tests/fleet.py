@@ -26,11 +26,10 @@ from typing import Any
 import psutil
 
 from polling import poll_until
+from topology import LOOKERS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LAUNCHER = REPOSITORY / "atoll"
-#: Parts to look through. Most tests do without them: they cost memory and time, and nothing else depends on them.
-LOOKERS = ("dashboard", "jaeger")
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,10 @@ class Fleet:
         return ran
 
     def up(self, *words: str, seconds: float = 180) -> Ran:
-        """`./atoll up --detach` on the ports that the state has, or free ones; without LOOKERS unless `whole`."""
+        """`./atoll up --detach` on the ports that the state has, or free ones.
+
+        Unless `whole`, without the parts to look through: they cost memory and time, and nothing else depends on them.
+        """
         without = [] if self.whole else [name for name in LOOKERS if name in parts_of(self.mesh)]
         less = ("--without", ",".join(without)) if without else ()
         return self.atoll("up", "--detach", "--ports", "0", "--mesh", str(self.mesh), *less, *words, seconds=seconds)

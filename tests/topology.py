@@ -5,7 +5,7 @@ When a part, a topic or a group changes, this file changes with it, in the same 
 
 from __future__ import annotations
 
-#: Every part that `./atoll up` starts, with the folder it is built from.
+#: Every part that the shop needs, with the folder it is built from.
 PARTS = {
     "broker": "broker",
     "auth": "auth",
@@ -17,6 +17,9 @@ PARTS = {
     "sales": "services/sales",
     "notifications": "services/notifications",
 }
+
+#: Parts to look through, beside PARTS: no function of the shop needs them, and they are nobody on the bus.
+LOOKERS = {"jaeger": "observability/jaeger"}
 
 SERVICES = ("orders", "inventory", "payments", "sales", "notifications")
 

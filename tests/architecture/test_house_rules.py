@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fleet import REPOSITORY
-from topology import DEPLOYABLES, GROUPS, PARTS, PREFIXES, SDKS, SERVICES, TOPICS
+from topology import DEPLOYABLES, GROUPS, LOOKERS, PARTS, PREFIXES, SDKS, SERVICES, TOPICS
 
 PROJECTS = sorted({*DEPLOYABLES.values(), *SDKS.values()})
 MESH = tomllib.loads((REPOSITORY / "mesh.toml").read_text())
@@ -95,7 +95,7 @@ def test_names_are_one() -> None:
     for package, folder in DEPLOYABLES.items():
         assert package == f"atoll_{Path(folder).name}"
         assert (REPOSITORY / folder / "src" / package / "__main__.py").is_file()
-    assert {name: part["path"] for name, part in MESH["part"].items()} == PARTS
+    assert {name: part["path"] for name, part in MESH["part"].items()} == PARTS | LOOKERS
     assert set(MESH["grant"]) <= set(PARTS)
     assert set(MESH["group"]) == set(GROUPS)
 

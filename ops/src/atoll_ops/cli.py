@@ -72,8 +72,8 @@ def _host_only(instead: str) -> None:
 
 @app.command
 def up(
-    *, detach: bool = False, ports: int | None = None, only: str = "", without: str = "", mesh: MeshOption = None,
-    state: StateOption = None,
+    *, detach: bool = False, ports: int | None = None, only: str = "", without: str = "", jaeger: str = "",
+    mesh: MeshOption = None, state: StateOption = None,
 ) -> int:  # fmt: skip
     """Set up what is missing, start every part, wait until all are ready.
 
@@ -82,12 +82,14 @@ def up(
         ports: Base of all ports (gateway BASE, bus BASE+6, control BASE+7, …); 0 takes free ones.
         only: Start these parts alone, as in broker,auth,orders.
         without: Start all (or those of --only) but these, as in dashboard,jaeger.
+        jaeger: Use the Jaeger that runs already, whose query API is at this URL; spans go to its host's port 4318, or
+            to OTEL_EXPORTER_OTLP_ENDPOINT.
     """
     from atoll_ops import up as bring
     from atoll_ops.prepare import Wish
 
     _host_only("docker compose up -d")
-    wish = Wish(ports, _names(only), _names(without))
+    wish = Wish(ports, _names(only), _names(without), jaeger)
     return bring.up(root(), state_of(state), page_of(mesh), wish, detach=detach)
 
 
@@ -147,6 +149,20 @@ def doctor(*, mesh: MeshOption = None, state: StateOption = None) -> int:
 
     _host_only("docker compose ps")
     return physician.examine(root(), state_of(state), page_of(mesh))
+
+
+@app.command
+def jaeger(*, pin: str | None = None) -> int:
+    """Bring Jaeger into the cache now, with progress, and print where its program is.
+
+    Args:
+        pin: Print the rows of observability/jaeger/pins.toml for this release instead, as in 2.21.0. (For who maintains
+            them.)
+    """
+    from atoll_ops.jaeger import foreground
+
+    _host_only("docker compose up -d jaeger")
+    return foreground.print_pins(pin) if pin else foreground.bring_now(root())
 
 
 @app.command

@@ -9,6 +9,7 @@ from atoll_ops.logview import readable
 
 SHAPES = {
     "running": "✓", "starting": "…", "degraded": "△", "paused": "‖", "stopped": "■", "down": "✕", "unknown": "?",
+    "absent": "–",
 }  # fmt: skip
 _COLOURS = {"running": 32, "starting": 36, "degraded": 33, "paused": 34, "stopped": 34, "down": 31, "unknown": 35}
 _WIDTH = 14
@@ -43,12 +44,11 @@ def event(happened: dict[str, Any]) -> None:
             problem(f"the whole log: {happened['log']}")
 
 
-def links(credentials: dict[str, str], credentials_file: str, seconds: float, traces: str) -> None:
-    """What to do next, once everything is up. `traces`: what becomes of them."""
+def links(lines: dict[str, str], seconds: float) -> None:
+    """What to do next, once everything is up: a line each, by name."""
     say("up", f"in {seconds:.1f} s")
-    say("gateway", f"{credentials['gateway']}  (API: {credentials['gateway']}/docs)")
-    say("jaeger", traces)
-    say("credentials", credentials_file)
+    for name, text in lines.items():
+        say(name, text)
 
 
 def status(snapshot: dict[str, Any]) -> None:
@@ -77,7 +77,9 @@ def summary(snapshot: dict[str, Any]) -> str:
     if not parts:
         return f"starting (pid {snapshot['agent']['pid']})"
     healthy = sum(1 for part in parts if part["state"] == "running")
-    return f"{healthy} of {len(parts)} running; agent pid {snapshot['agent']['pid']}"
+    absent = [part["name"] for part in parts if part["state"] == "absent"]
+    note = f", {', '.join(absent)} absent" if absent else ""
+    return f"{healthy} of {len(parts) - len(absent)} running{note}; agent pid {snapshot['agent']['pid']}"
 
 
 def _fills(part: dict[str, Any]) -> bool:

@@ -8,24 +8,27 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from atoll_ops import mesh, ports, status
-from atoll_ops.environments import Environment, Workshop
+from atoll_ops import keys, mesh, ports, status
+from atoll_ops.environments import Workshop
 from atoll_ops.errors import OperationError
+from atoll_ops.jaeger import bring, existing
+from atoll_ops.launch import environments
 from atoll_ops.slots import Slot, SlotFiles
 from atoll_ops.state import State
 
 _DISK_BYTES_MIN = 1024**3
 
-#: Well or not, and the line that says it.
-Finding = tuple[bool, str]
+#: Well, not well, or neither (a choice, or a lack that nothing waits for); and the line that says it.
+Finding = tuple[bool | None, str]
+_MARKS = {True: "✓", False: "✕", None: "–"}
 
 
 def examine(root: Path, state: State, page: Path) -> int:
     """Print every finding; 0 if all is well."""
     findings = list(_findings(root, state, page))
     for well, text in findings:
-        print(f"{'✓' if well else '✕'} {text}")
-    return 0 if all(well for well, _ in findings) else 1
+        print(f"{_MARKS[well]} {text}")
+    return 1 if any(well is False for well, _ in findings) else 0
 
 
 def _findings(root: Path, state: State, page: Path) -> Iterator[Finding]:
@@ -39,6 +42,7 @@ def _findings(root: Path, state: State, page: Path) -> Iterator[Finding]:
         return
     yield True, f"{page.name}: {len(read.parts)} parts"
     yield from _environments(root, read)
+    yield from _jaeger(state, read)
     yield from _secrets(state)
     yield from _running(state, read)
 
@@ -50,14 +54,28 @@ def _disk(path: Path) -> Iterator[Finding]:
 
 def _environments(root: Path, read: mesh.Mesh) -> Iterator[Finding]:
     workshop = Workshop(root)
-    folders = {part.folder for part in read.parts.values() if not part.command and part.folder.is_dir()}
-    for environment in sorted(map(Environment.of, folders), key=lambda one: one.name):
+    there = [one for one in environments(read) if one.folder.is_dir()]
+    for environment in sorted(there, key=lambda one: one.name):
         try:
             fresh = not workshop.stale([environment])
         except OperationError as error:
             yield False, str(error)
             continue
         yield True, f"environment {environment.name}: {'up to date' if fresh else 'made by the next `./atoll up`'}"
+
+
+def _jaeger(state: State, read: mesh.Mesh) -> Iterator[Finding]:
+    system = state.read_system()
+    if system is not None and system.jaeger:
+        why = existing.silence(system.jaeger)
+        yield None if why else True, f"jaeger: {system.jaeger} {f'does not answer: {why}' if why else 'answers'}"
+    elif keys.JAEGER in read.parts:
+        try:
+            text = bring.prospect(read.parts[keys.JAEGER].folder)
+        except OperationError as error:
+            yield False, f"jaeger: {error}"
+            return
+        yield None if text.startswith("none") else True, f"jaeger: {text}"
 
 
 def _secrets(state: State) -> Iterator[Finding]:
@@ -81,13 +99,16 @@ def _running(state: State, read: mesh.Mesh) -> Iterator[Finding]:
     for part in snapshot["parts"]:
         if part["state"] in ("down", "unknown") and agent != "gone":
             yield False, f"{part['name']}/{part['instance']} {part['state']}: {part['why']}"
+        if part["state"] == "absent":
+            yield None, f"{part['name']} is absent, everything else runs: {part['why']}"
     yield from _ports(state, read)
 
 
 def _ports(state: State, read: mesh.Mesh) -> Iterator[Finding]:
     system = state.read_system()
     layout = system.ports if system else ports.Ports.of(read, None)
-    unfilled = [name for name in layout.parts if not SlotFiles(state, Slot(name)).filled()]
+    needed = [name for name in layout.parts if name in read.needed()]
+    unfilled = [name for name in needed if not SlotFiles(state, Slot(name)).filled()]
     try:
         ports.check_free(layout, unfilled)
         yield True, f"ports from {layout.base} are ours or free"

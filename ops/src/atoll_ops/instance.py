@@ -23,7 +23,7 @@ from atoll_ops import probe
 from atoll_ops.launch import Plan, bound_log, spawn
 from atoll_ops.mesh import Part
 from atoll_ops.process import Process
-from atoll_ops.slots import EXIT_MEANINGS, Exit, Record, Slot, SlotFiles, is_stopped, meaning
+from atoll_ops.slots import ABSENT, EXIT_MEANINGS, NOTE, Exit, Record, Slot, SlotFiles, is_stopped, meaning
 
 Report = Callable[..., None]
 
@@ -42,6 +42,8 @@ PROBE_TIMEOUT_SECONDS = 2.0
 ASLEEP_SECONDS = 1.0  # a probe that took so much longer than its limit was not watched by anybody
 _PROBE_EVERY_STARTING = 0.05
 _PROBE_EVERY = 1.0
+_PROBE_EVERY_AT_WORK = 0.25  # a tool that says how far it is takes minutes
+_NOTE_CHARS_MAX = 600
 _EXITS_KEPT = 10
 
 
@@ -55,6 +57,7 @@ class Instance:
         self.process: Process | None = None
         self.wanted = wanted
         self.restarts = 0
+        self.absent = False  # a tool that found out that this machine cannot have it; its note says why
         self.failures = 0  # deaths in a row of processes that died young
         self.exits: list[Exit] = []
         self.paused_until: float | None = None
@@ -64,6 +67,7 @@ class Instance:
         self.acting = asyncio.Lock()  # one operation on a slot at a time
         self._plan = plan
         self._log = plan.site.log(slot)
+        self._note_file = plan.state.private(slot.name, slot.instance) / NOTE
         self._report = report
         self._port = plan.ports.parts[part.name]
         self._health: probe.Health | None = None
@@ -80,7 +84,7 @@ class Instance:
     async def run(self) -> None:
         """Keep the slot as it is wanted, until cancelled."""
         while True:
-            if not self.wanted:
+            if not self.wanted or self.absent:
                 await self._woken(None)
                 continue
             if await self._fill():
@@ -145,7 +149,13 @@ class Instance:
         assert process is not None
         while not process.ended.is_set():
             await self._look(process)
-            await process.wait(_PROBE_EVERY if self._was_ready else _PROBE_EVERY_STARTING)
+            await process.wait(self._pace())
+
+    def _pace(self) -> float:
+        """Seconds until the next look."""
+        if self._was_ready:
+            return _PROBE_EVERY
+        return _PROBE_EVERY_AT_WORK if self._tools_note() else _PROBE_EVERY_STARTING
 
     async def _look(self, process: Process) -> None:
         if self._log is not None:
@@ -161,7 +171,7 @@ class Instance:
             self._report("paused", self.slot, why="by a signal from outside", seconds=PAUSE_SECONDS_DEFAULT)
             return
         asked = time.monotonic()
-        health = await probe.health(self._port, PROBE_TIMEOUT_SECONDS)
+        health = await probe.health(self._port, PROBE_TIMEOUT_SECONDS, self.part.ready)
         if health is None and time.monotonic() - asked > PROBE_TIMEOUT_SECONDS + ASLEEP_SECONDS:
             self._answered_at = time.monotonic()  # we stood still ourselves (Ctrl-Z): its silence proves nothing
         elif health is not None:
@@ -173,7 +183,7 @@ class Instance:
             self._check_liveness(process)
 
     def _check_liveness(self, process: Process) -> None:
-        silent = time.monotonic() - self._answered_at
+        silent = min(time.monotonic() - self._answered_at, self._since_note())
         if silent > (LIVENESS_SECONDS if self._health is not None else START_SECONDS) and not is_stopped(process.pid):
             self._report("hangs", self.slot, why=f"no answer for {silent:.0f} s: killed")
             process.signal_group(signal.SIGKILL)
@@ -184,11 +194,12 @@ class Instance:
         assert process is not None
         ended = Exit(time.time(), process.code, meaning(process.code), round(process.uptime_seconds, 1))
         self.exits = [*self.exits, ended][-_EXITS_KEPT:]
+        self.absent = self.part.kind == "tool" and process.code == ABSENT
         young = ended.after_seconds < FORGIVEN_AFTER_SECONDS or not self._was_ready
-        self.failures = self.failures + 1 if young and not self._forgive_next else 0
+        self.failures = self.failures + 1 if young and not self._forgive_next and not self.absent else 0
         self._forgive_next = False
         self.process, self.paused_until, self._draining = None, None, False
-        if self.wanted:
+        if self.wanted and not self.absent:
             self.restarts += 1
         self._report("exited", self.slot, code=ended.code, meaning=ended.meaning, after_seconds=ended.after_seconds)
 
@@ -197,7 +208,7 @@ class Instance:
         self._note = why
 
     async def _back_off(self) -> None:
-        if not self.wanted:
+        if not self.wanted or self.absent:
             return
         # The first failure restarts at once; `failures` counts it already.
         delay = BACKOFF_SECONDS[min(max(self.failures - 1, 0), len(BACKOFF_SECONDS) - 1)]
@@ -260,6 +271,7 @@ class Instance:
     def start(self) -> None:
         """Wish it up; a wait after failures is cut short."""
         self.wanted = True
+        self.absent = False  # looked for again: somebody may have installed what it lacked
         self.failures = 0
         self._note = ""
         self._wake.set()
@@ -308,7 +320,9 @@ class Instance:
         return self.why() if self.failures >= CRASH_LOOP_FROM else ""
 
     def state(self) -> tuple[str, str]:
-        """One of running, starting, degraded, paused, stopped, down, unknown; and why."""
+        """One of running, starting, degraded, paused, stopped, down, unknown, absent; and why."""
+        if self.process is None and self.wanted and self.absent:
+            return "absent", self._tools_note() or "not to be had on this machine"
         if self.process is None:
             return ("down", self.why()) if self.wanted else ("stopped", self._note)
         if self.paused_until is not None:
@@ -317,7 +331,7 @@ class Instance:
             return "degraded", "draining"
         silent = time.monotonic() - self._answered_at
         if not self._was_ready:
-            return "starting", self._health.why if self._health else "no answer yet"
+            return "starting", self._tools_note() or (self._health.why if self._health else "no answer yet")
         if silent > UNKNOWN_AFTER_SECONDS:
             return "unknown", f"no answer for {silent:.0f} s"
         assert self._health is not None
@@ -325,7 +339,23 @@ class Instance:
             return "degraded", self._health.why or "not ready"
         if self._health.degraded:
             return "degraded", f"without {', '.join(self._health.degraded)}"
-        return "running", ""
+        return "running", self._tools_note()
+
+    def _tools_note(self) -> str:
+        """The line that a tool left for the operator: how far it is, why it is absent, what it cannot do."""
+        if self.part.kind != "tool":
+            return ""
+        try:
+            return self._note_file.read_text(errors="replace").strip()[:_NOTE_CHARS_MAX]
+        except OSError:
+            return ""
+
+    def _since_note(self) -> float:
+        """Seconds since a tool last wrote how far it is, which is a sign of life."""
+        try:
+            return time.time() - self._note_file.stat().st_mtime if self.part.kind == "tool" else float("inf")
+        except OSError:
+            return float("inf")
 
     def why(self) -> str:
         """Why there is no process, and when the next one comes."""

@@ -26,6 +26,9 @@ LOG_BYTES_MAX = 8 * 1024 * 1024
 #: Of the user's environment a part sees these, where they are set, and variables that begin with a prefix below.
 _PASSED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "OTEL_SDK_DISABLED", "ATOLL_LOG_LEVEL")
 _PASSED_PREFIXES = ("SSL_", "LC_")
+#: Whoever brings Jaeger sees further what leads to a mirror, through a proxy, to a cache, or tells Go what it may do.
+_PASSED_TO_JAEGER = ("XDG_CACHE_HOME", "ATOLL_RELEASES_URL", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
+_PASSED_TO_JAEGER_PREFIXES = ("GO",)
 _MESH_READERS = (keys.BROKER, keys.GATEWAY, keys.CONTROL)
 
 
@@ -42,28 +45,26 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.site is None:
-            object.__setattr__(self, "site", Host(self.root, self.state, self.ports))
-
-    @property
-    def jaeger_url(self) -> str:
-        """Where traces can be looked up, whether or not anybody answers there."""
-        return self.jaeger or self.site.jaeger
+            object.__setattr__(self, "site", Host(self.root, self.state, self.ports, self.jaeger))
 
     def workshop(self) -> Workshop:
         """Where the environments are."""
         return Workshop(self.root)
 
     def environments(self) -> list[Environment]:
-        """The environments that the parts need, each once; a part with its own command brings its own."""
-        folders = {part.folder: part for part in self.mesh.parts.values() if not part.command}
-        return [Environment.of(folder) for folder in folders]
+        """The environments that the parts need, each once."""
+        return environments(self.mesh)
+
+
+def environments(mesh: Mesh) -> list[Environment]:
+    """What the parts of a page run in. A part with its own command brings its own; Jaeger's runner runs in ours."""
+    folders = {part.folder: part for part in mesh.parts.values() if not part.command and part.name != keys.JAEGER}
+    return [Environment.of(folder) for folder in folders]
 
 
 def variables(plan: Plan, part: Part, slot: Slot) -> dict[str, str]:
     """The whole environment of a part's process."""
-    passed = {
-        name: value for name, value in os.environ.items() if name in _PASSED or name.startswith(_PASSED_PREFIXES)
-    }
+    passed = _passed(part)
     contract = {
         "ATOLL_SLOT": str(slot),
         "ATOLL_HOST": plan.site.listen,
@@ -84,8 +85,33 @@ def variables(plan: Plan, part: Part, slot: Slot) -> dict[str, str]:
         contract["ATOLL_AGENTS"] = str(plan.state.agents)  # the agents of other containers, where there are any
     if part.name == keys.DASHBOARD:
         contract["ATOLL_GATEWAY"] = plan.site.gateway
-        contract["ATOLL_JAEGER"] = plan.jaeger_url
+        contract["ATOLL_JAEGER"] = plan.site.jaeger
+    if part.name == keys.JAEGER:
+        contract |= _jaegers_ports(plan)
     return {"ATOLL_LOG_LEVEL": "info"} | passed | contract | part.settings
+
+
+def _passed(part: Part) -> dict[str, str]:
+    """What a part sees of the user's environment."""
+    brings = part.name == keys.JAEGER
+    names = {*_PASSED, *(_PASSED_TO_JAEGER if brings else ())}
+    prefixes = (*_PASSED_PREFIXES, *(_PASSED_TO_JAEGER_PREFIXES if brings else ()))
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.upper() in names or name.startswith(prefixes)  # proxies are set in either case
+    }
+
+
+def _jaegers_ports(plan: Plan) -> dict[str, str]:
+    """What observability/jaeger/jaeger.yaml is told."""
+    return {
+        "JAEGER_HOST": plan.site.listen,
+        "JAEGER_HEALTH_PORT": str(plan.ports.parts[keys.JAEGER]),
+        "JAEGER_QUERY_PORT": str(plan.ports.jaeger),
+        "JAEGER_OTLP_GRPC_PORT": str(plan.ports.otlp_grpc),
+        "JAEGER_OTLP_HTTP_PORT": str(plan.ports.otlp_http),
+    }
 
 
 def spawn(plan: Plan, part: Part, slot: Slot, lock: int) -> subprocess.Popen[bytes]:

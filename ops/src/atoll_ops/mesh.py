@@ -40,6 +40,7 @@ class PartTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: int  # HTTP port as an offset from BASE
     kind: Kind = "service"
     settings: dict[str, str] = {}  # further environment variables: strings, as an environment has nothing else
+    ready: str = "/ready"  # where it is asked whether it is ready; 200 says yes
     command: list[str] = []  # what to run in `path` instead of `python -m atoll_<folder>`: a part in any language
 
 
@@ -52,6 +53,7 @@ class Part(msgspec.Struct, frozen=True):
     kind: str
     settings: dict[str, str]
     command: tuple[str, ...]
+    ready: str = "/ready"
 
     @property
     def module_arguments(self) -> tuple[str, ...]:
@@ -120,11 +122,13 @@ def _part(path: Path, root: Path, name: str, written: object) -> Part:
     table = _table(path, f"part.{name}", written, PartTable)
     if not 0 <= table.port <= OFFSET_MAX:
         raise MeshError(f"{path}: part.{name}.port: expected an offset from 0 to {OFFSET_MAX}, not {table.port}")
+    if not re.fullmatch(r"/[!-~]*", table.ready):
+        raise MeshError(f"{path}: part.{name}.ready: expected a path as in /ready, not {table.ready!r}")
     for variable in table.settings:
         if not re.fullmatch(r"[A-Z][A-Z0-9_]*", variable) or variable.startswith("ATOLL_"):
             raise MeshError(f"{path}: part.{name}.settings.{variable}: expected NAME_LIKE_THIS, not ATOLL_…")
     folder = (root / table.path).resolve()
-    return Part(name, folder, table.port, table.kind, table.settings, tuple(table.command))
+    return Part(name, folder, table.port, table.kind, table.settings, tuple(table.command), table.ready)
 
 
 def _table(path: Path, where: str, written: Any, shape: type[Any]) -> Any:

@@ -203,13 +203,19 @@ class Operations:
         deadline = time.monotonic() + READY_SECONDS_MAX
         operation.awaits_start = True
         while not (instance.process and instance.process.pid != old_pid and instance.is_ready):
+            if instance.absent:
+                operation.end("failed", f"absent: {instance.state()[1]}", ok=False)
+                return
             if time.monotonic() > deadline:
+                if instance.part.kind == "tool" and instance.process is not None:
+                    break  # it may be built for minutes, and nobody waits for a tool
                 raise _TimedOutError(f"not ready after {READY_SECONDS_MAX:.0f} s: {instance.state()[1]}")
             if not instance.wanted:
                 operation.end("failed", "it was stopped meanwhile", ok=False)
                 return
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
-        operation.end("started", f"pid {instance.process.pid}")
+        text = "" if instance.is_ready else f", {instance.state()[1]}"
+        operation.end("started", f"pid {instance.process.pid}{text}")
 
 
 def _check(act: str, instance: Instance, seconds: float | None) -> None:

@@ -72,7 +72,7 @@ def check_free(ports: Ports, names: Iterable[str]) -> None:
     for port, part in ports.needed(names).items():
         if not can_bind(port):
             raise PortTakenError(
-                f"port {port} ({part}) is taken{_holder(port)}: free it, or move every port with --ports BASE"
+                f"port {port} ({part}) is taken{holder(port)}: free it, or move every port with --ports BASE"
                 " (--ports 0: any free ones)"
             )
 
@@ -117,7 +117,7 @@ def _ephemeral_from() -> int:
         return 32_768
 
 
-def _holder(port: int) -> str:
+def holder(port: int) -> str:
     """` by pid 12 (nginx)`, or nothing where the system does not tell."""
     import psutil
 

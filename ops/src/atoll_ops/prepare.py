@@ -13,6 +13,7 @@ from pathlib import Path
 from atoll_ops import keys, mesh, ports
 from atoll_ops.agent import filled_slots
 from atoll_ops.errors import AlreadyRunningError, MeshError, OperationError
+from atoll_ops.jaeger import existing, settings
 from atoll_ops.launch import Plan
 from atoll_ops.slots import Slot, SlotFiles, acquire, is_held
 from atoll_ops.state import State, SystemFile
@@ -27,6 +28,7 @@ class Wish:
     ports: int | None = None  # base of all ports; 0: free ones, None: as last time, else the default
     only: tuple[str, ...] = ()  # start these parts alone; none: all
     without: tuple[str, ...] = ()  # but not these
+    jaeger: str = ""  # use somebody's Jaeger, whose query API is there, instead of a part of ours
 
 
 #: A `status` holds the lock shared for an instant, which is no agent.
@@ -72,28 +74,34 @@ def plan(root: Path, state: State, whole: mesh.Mesh, wish: Wish, say: Say) -> Pl
 
     Parts that still run are adopted, so they are part of the plan too, wished for or not.
     """
-    page = whole.choose(wish.only, wish.without)
+    external = existing.query_url(wish.jaeger) if wish.jaeger else ""
+    ours = [keys.JAEGER] if external and keys.JAEGER in whole.parts else []
+    page = whole.choose(wish.only, [*wish.without, *ours])
     stored = state.read_system()
     running = filled_slots(state, list(stored.kinds) if stored else [])
+    if external and Slot(keys.JAEGER) in running:
+        raise OperationError(f"--jaeger {external}: a Jaeger of ours still runs: `./atoll down` first")
     page = whole.only([*page.parts, *(slot.name for slot in running if slot.name in whole.parts)])
     chosen = _ports(page, wish.ports, stored, [str(slot) for slot in running])
     for part in page.parts.values():
         if not part.folder.is_dir():
             raise MeshError(f"{page.path}: part.{part.name}.path: there is no folder {part.folder}")
+        if part.name == keys.JAEGER:
+            settings.check(part.settings, f"{page.path}: part.{part.name}.settings")
     ports.check_free(chosen, [name for name in page.needed() if Slot(name) not in running])
     _clean_stale(state, page, say)
-    state.write_credentials(chosen, keys.ensure(state, page.parts))
+    state.write_credentials(chosen, keys.ensure(state, page.parts), external)
     kinds = {part.name: part.kind for part in page.parts.values()}
-    state.write_system(SystemFile(page.system.name, str(page.path), chosen, kinds))
+    state.write_system(SystemFile(page.system.name, str(page.path), chosen, kinds, external))
     if running:
         say("adopting", f"{len(running)} that still run: {', '.join(str(slot) for slot in running)}")
-    return Plan(root, state, page, chosen)
+    return Plan(root, state, page, chosen, external)
 
 
 def again(root: Path, state: State) -> Plan:
     """The plan that was written down, for the agent process that carries it out."""
     system = _noted(state)
-    return Plan(root, state, mesh.read(Path(system.mesh), root).only(list(system.kinds)), system.ports)
+    return Plan(root, state, mesh.read(Path(system.mesh), root).only(list(system.kinds)), system.ports, system.jaeger)
 
 
 def without_page(root: Path, state: State) -> Plan:

@@ -20,14 +20,14 @@ class Health:
     degraded: tuple[str, ...] = ()
 
 
-async def health(port: int, timeout_seconds: float) -> Health | None:
+async def health(port: int, timeout_seconds: float, path: str = "/ready") -> Health | None:
     """What the part on this port says of itself; None if it gives no answer in time."""
     try:
         async with asyncio.timeout(timeout_seconds):
-            status, body = await _get(port, "/ready")
+            status, body = await _get(port, path)
     except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
         return None
-    return _read(status, body)
+    return _read(status, body, path)
 
 
 async def _get(port: int, path: str) -> tuple[int, bytes]:
@@ -43,9 +43,9 @@ async def _get(port: int, path: str) -> tuple[int, bytes]:
         writer.close()
 
 
-def _read(status: int, body: bytes) -> Health:
+def _read(status: int, body: bytes, path: str) -> Health:
     try:
         said = json.loads(body)
         return Health(status == 200, str(said.get("why", "")), tuple(map(str, said.get("degraded", ()))))
     except (ValueError, AttributeError, TypeError):
-        return Health(status == 200, "" if status == 200 else f"/ready answers {status}")
+        return Health(status == 200, "" if status == 200 else f"{path} answers {status}")

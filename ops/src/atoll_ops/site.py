@@ -8,11 +8,14 @@ loopback address; `atoll_ops.container.Container` is an image with one part in i
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from atoll_ops.environments import Environment, Workshop
+from atoll_ops.jaeger import existing
+from atoll_ops.keys import JAEGER
 from atoll_ops.mesh import Part
 from atoll_ops.ports import HOST, Ports
 from atoll_ops.slots import Slot
@@ -69,6 +72,7 @@ class Host:
     root: Path
     state: State
     ports: Ports
+    others_jaeger: str = ""  # query URL of somebody's Jaeger that is used instead of a part of ours
 
     @property
     def listen(self) -> str:
@@ -80,11 +84,12 @@ class Host:
 
     @property
     def jaeger(self) -> str:
-        return f"http://{HOST}:{self.ports.jaeger}"
+        return self.others_jaeger or f"http://{HOST}:{self.ports.jaeger}"
 
     @property
     def collector(self) -> str:
-        return told_collector(f"http://{HOST}:{self.ports.otlp_http}")
+        ours = f"http://{HOST}:{self.ports.otlp_http}"
+        return told_collector(existing.otlp_url(self.others_jaeger) if self.others_jaeger else ours)
 
     def host(self, part: str) -> str:  # noqa: ARG002 - they are all here
         return HOST
@@ -98,6 +103,8 @@ class Host:
     def command(self, part: Part) -> list[str]:
         if part.command:
             return list(part.command)
+        if part.name == JAEGER:
+            return [sys.executable, "-m", "atoll_ops.jaeger.runner"]  # a program of ours brings it, and becomes it
         python = Workshop(self.root).python(Environment.of(part.folder).name)
         return [str(python), "-m", *part.module_arguments]
 
@@ -113,4 +120,4 @@ class Host:
 
 def told_collector(default: str) -> str:
     """Where spans go: what the user says, else the collector that belongs to the system."""
-    return os.environ.get(_COLLECTOR, default)
+    return os.environ.get(_COLLECTOR) or default

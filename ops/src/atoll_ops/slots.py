@@ -24,10 +24,14 @@ from atoll_ops.state import State, write_private
 #: A `status` looks by trying a shared lock for an instant; an agent that meets it just tries again.
 _ACQUIRE_SECONDS = 0.5
 
+#: The exit code of a tool that this machine cannot have: no failure, and no reason to try again until somebody asks.
+ABSENT = 69
+#: In its data directory a tool may leave a line for the operator: how far it is, or why it is absent.
+NOTE = "note"
 EXIT_MEANINGS = {
     0: "stopped cleanly",
     64: "configuration error",
-    69: "port taken",
+    ABSENT: "port taken",
     74: "storage failed",
     75: "database locked by another process",
 }

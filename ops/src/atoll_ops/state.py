@@ -32,6 +32,7 @@ class SystemFile(msgspec.Struct, frozen=True):
     mesh: str
     ports: Ports
     kinds: dict[str, str]  # of each part that was started, in the page's order
+    jaeger: str = ""  # query URL of somebody's Jaeger, where `up --jaeger` named one
     version: int = 1
 
 
@@ -92,10 +93,11 @@ class State:
             raise OperationError(f"{self.credentials}: {error}") from error
         return found
 
-    def write_credentials(self, ports: Ports, secrets: dict[str, str]) -> None:
-        """The addresses of this start beside the secrets that were made once."""
+    def write_credentials(self, ports: Ports, secrets: dict[str, str], jaeger: str = "") -> None:
+        """The addresses of this start beside the secrets that were made once. `jaeger`: somebody's, if one is used."""
         addresses = {"gateway": ports.base, "dashboard": ports.dashboard, "jaeger": ports.jaeger}
         document: dict[str, Any] = {name: f"http://{HOST}:{port}" for name, port in addresses.items()}
+        document |= {"jaeger": jaeger} if jaeger else {}
         write_private(self.credentials, json.dumps(document | secrets, indent=2).encode() + b"\n")
 
     def remove(self) -> None:

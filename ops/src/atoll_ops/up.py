@@ -11,11 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from atoll_ops import client, console, mesh, prepare
+from atoll_ops import client, console, links, mesh, prepare
 from atoll_ops.agent import Agent, filled_slots, tail
 from atoll_ops.errors import AgentGoneError, OperationError
 from atoll_ops.launch import Plan
-from atoll_ops.ports import HOST, can_bind
 from atoll_ops.prepare import Wish
 from atoll_ops.slots import is_held
 from atoll_ops.state import State
@@ -37,18 +36,23 @@ def up(root: Path, state: State, page: Path, wish: Wish, *, detach: bool) -> int
 
 
 def _in_front(plan: Plan) -> int:
+    return asyncio.run(_live_in_front(plan))
+
+
+async def _live_in_front(plan: Plan) -> int:
     def show(happened: dict[str, Any]) -> None:
         if happened["event"] == "draining":
             print(flush=True)  # the terminal has written ^C
             console.say("draining", f"{happened['parts']} parts; Ctrl-C again ends them at once")
         console.event(happened)
         if happened["event"] == "up":
-            _show_links(plan.state, happened["seconds"])
+            console.links(links.of(plan, supervised.snapshot()), happened["seconds"])
             console.say("", "Ctrl-C ends it")
         if happened["event"] == "end" and happened["code"] == 0:
             console.say("down", "everything has ended")
 
-    return asyncio.run(supervise(Agent(plan, show)))
+    supervised = Agent(plan, show)
+    return await supervise(supervised)
 
 
 async def supervise(agent: Agent) -> int:
@@ -68,7 +72,7 @@ def _behind(plan: Plan, lock: int) -> int:
     agent = _start_agent(plan, lock)
     try:
         _await_socket(state, agent)
-        code = _follow_up(state)
+        code = _follow_up(plan)
         if code != 0:
             agent.wait(_SILENCE_SECONDS)  # what failed to come up has ended whole before this command does
         return code
@@ -104,11 +108,11 @@ def _await_socket(state: State, agent: subprocess.Popen[bytes]) -> None:
         time.sleep(_LOOK_EVERY_SECONDS)
 
 
-def _follow_up(state: State) -> int:
-    for happened in client.stream(state, _SILENCE_SECONDS, do="follow"):
+def _follow_up(plan: Plan) -> int:
+    for happened in client.stream(plan.state, _SILENCE_SECONDS, do="follow"):
         console.event(happened)
         if happened["event"] == "up":
-            _show_links(state, happened["seconds"])
+            console.links(links.of(plan, client.ask(plan.state, do="snapshot")), happened["seconds"])
             return 0
         if happened["event"] == "end":
             return int(happened["code"]) or 1
@@ -124,20 +128,6 @@ def _finish_agent(state: State, agent: subprocess.Popen[bytes]) -> None:
         agent.send_signal(signal.SIGTERM)  # twice: stop being patient
         agent.wait(_SILENCE_SECONDS)
     console.say("ended", f"nothing runs in {state.root}")
-
-
-def _show_links(state: State, seconds: float) -> None:
-    console.links(state.read_credentials(), str(state.credentials), seconds, _traces(state))
-
-
-def _traces(state: State) -> str:
-    """`./atoll` brings no Jaeger of its own: traces go where somebody listens for them, or nowhere, and say so."""
-    system = state.read_system()
-    port = system.ports.otlp_http if system is not None else 4318
-    place = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or f"http://{HOST}:{port}"
-    if "OTEL_EXPORTER_OTLP_ENDPOINT" in os.environ or not can_bind(port):
-        return f"traces go to the collector at {place}"
-    return f"absent: no collector listens at {place} (traces are sent there once one does)"
 
 
 def agent(root: Path, state: State, page: Path, lock: int | None) -> int:
