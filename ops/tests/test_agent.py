@@ -22,7 +22,7 @@ def test_up_starts_every_part_and_says_so(system: System) -> None:
     said = system.up().output
     assert "one            ready" in said
     assert "two            ready" in said
-    assert "jaeger         absent: no collector listens at http://127.0.0.1:" in said
+    assert "jaeger         not started; spans go to http://127.0.0.1:" in said
     assert {part["state"] for part in system.snapshot()["parts"]} == {"running"}
     assert "2 of 2 running; agent pid" in system.run("status").output
 

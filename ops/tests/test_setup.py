@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import stat
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -273,5 +272,5 @@ def test_the_dashboard_is_told_where_to_ask_and_no_bus(state: State) -> None:
     assert told["ATOLL_JAEGER"] == "http://127.0.0.1:9002"
     assert told["ATOLL_KEYS"] == str(state.keys / "dashboard")
     assert "ATOLL_BUS" not in told
-    elsewhere = replace(plan, jaeger="https://jaeger.example")
+    elsewhere = Plan(state.root, state, page, plan.ports, jaeger="https://jaeger.example")
     assert variables(elsewhere, part, Slot("dashboard"))["ATOLL_JAEGER"] == "https://jaeger.example"
