@@ -89,9 +89,11 @@ class Control:
         }  # fmt: skip
         return {"Atoll-Assertion": mint(Claims(**claims | changes), self.key)}
 
-    async def act(self, role: str, path: str, key: str | None = None, **body: Any) -> tuple[int, Any]:
+    async def act(
+        self, role: str, path: str, key: str | None = None, headers: dict[str, str] | None = None, **body: Any
+    ) -> tuple[int, Any]:
         """POST an act through the front."""
-        headers = self.headers(role) | ({"Idempotency-Key": key} if key else {})
+        headers = self.headers(role) | (headers or {}) | ({"Idempotency-Key": key} if key else {})
         sent = {"reason": "drill"} | body
         async with self.client.post(f"/ops/instances/{path}", json=sent, headers=headers) as answer:
             return answer.status, await answer.json(content_type=None)

@@ -10,10 +10,11 @@ from typing import Any
 
 import aiohttp
 import pytest
-from controlled import Control, running
+from controlled import Control, part, running
 
 import atoll
 from atoll_ops import sockets
+from atoll_ops.control import denials
 
 
 @pytest.fixture
@@ -186,3 +187,89 @@ async def test_what_the_agent_was_asked_past_control_is_in_the_audit_too(control
         "at": 1000.5, "who": "local:7", "act": "kill", "target": "control/1", "reason": "it hung",
         "result": "started: pid 9",
     }  # fmt: skip
+
+
+# ---- denied ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_viewers_attempt_is_refused_and_recorded_with_his_reason_and_trace(control: Control) -> None:
+    trace = {"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"}
+    status, problem = await control.act("viewer", "orders/1/kill", headers=trace)
+    assert (status, problem["code"]) == (403, "insufficient_scope")
+    (record,) = await control.audit()
+    told = {name: record[name] for name in ("who", "act", "target", "reason", "result", "trace_id")}
+    assert told == {
+        "who": "u-viewer", "act": "kill", "target": "orders/1", "reason": "drill", "result": "denied",
+        "trace_id": "ab" * 16,
+    }  # fmt: skip
+    assert control.agent.acts == []
+
+
+async def test_a_viewers_attempt_without_a_reason_is_recorded_too(control: Control) -> None:
+    async with control.client.post("/ops/instances/orders/1/kill", headers=control.headers("viewer")) as answer:
+        assert answer.status == 403
+    async with control.client.post(
+        "/ops/dlq/replay", json={"group": "orders", "reason": "r"}, headers=control.headers("viewer")
+    ) as answer:
+        assert answer.status == 403
+    assert [(one["act"], one["target"], one["reason"], one["result"]) for one in await control.audit()] == [
+        ("dlq.replay", "orders", "r", "denied"), ("kill", "orders/1", "", "denied"),
+    ]  # fmt: skip
+
+
+async def test_a_flood_of_denied_attempts_does_not_fill_the_audit(control: Control) -> None:
+    for _ in range(40):
+        assert (await control.act("viewer", "orders/1/kill"))[0] == 403
+    records = await control.audit()
+    assert denials.BURST <= len(records) <= denials.BURST + 2
+
+
+def test_what_was_not_written_is_counted_in_the_next_record() -> None:
+    bucket = denials.Denials()
+    assert [bucket.admit("eve", 0.0) for _ in range(denials.BURST + 3)] == [0] * denials.BURST + [None] * 3
+    assert bucket.admit("amy", 0.0) == 0
+    assert bucket.admit("eve", denials.SECONDS_EACH) == 3
+    assert bucket.admit("eve", denials.SECONDS_EACH) is None
+
+
+# ---- the audit ---------------------------------------------------------------------------------------------------
+
+
+async def test_the_audit_is_found_by_who_act_and_target_exactly_and_in_pages(control: Control) -> None:
+    for act in ("kill", "restart", "kill", "kill"):
+        assert (await control.act("operator", f"orders/1/{act}"))[0] == 202
+    await control.act("admin", "auth/1/kill")
+    await _audited(control, 5)
+
+    async def found(query: str) -> list[tuple[str, str, str]]:
+        status, page = await control.get("viewer", f"/ops/audit?{query}")
+        assert status == 200
+        return [(one["who"], one["act"], one["target"]) for one in page["items"]]
+
+    assert await found("act=restart") == [("u-operator", "restart", "orders/1")]
+    assert await found("who=u-admin") == [("u-admin", "kill", "auth/1")]
+    assert len(await found("act=kill&target=orders/1")) == 3
+    assert await found("who=u-oper") == []
+    assert await found("target=orders/1' OR 1=1 --") == []
+    seen, cursor = [], ""
+    for _ in range(2):
+        page = (await control.get("viewer", f"/ops/audit?act=kill&limit=2{cursor}"))[1]
+        seen += [one["id"] for one in page["items"]]
+        cursor = f"&cursor={page['next']}"
+    assert len(set(seen)) == 4
+    assert seen == sorted(seen, reverse=True)
+    assert (await control.get("viewer", "/ops/audit?limit=0"))[0] == 422
+
+
+# ---- one at a time -----------------------------------------------------------------------------------------------
+
+
+async def test_a_second_act_meanwhile_is_a_conflict_that_names_the_first(control: Control) -> None:
+    going_on = {"id": "op1", "act": "kill", "by": "amy", "state": "stopped", "awaits_start": True}
+    control.agent.parts = [part("orders", 7, operation=going_on)]
+    status, problem = await control.act("operator", "orders/1/restart")
+    assert (status, problem["code"]) == (409, "busy")
+    assert "kill, asked for by amy" in problem["detail"]
+    assert (await control.act("operator", "orders/1/stop"))[0] == 202, "a stop ends what only waits"
+    control.agent.parts = [part("orders", 7, operation=going_on | {"awaits_start": False})]
+    assert (await control.act("operator", "orders/1/stop"))[0] == 409

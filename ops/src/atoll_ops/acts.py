@@ -45,12 +45,20 @@ def carry_out(state: State, act: str, slot: Slot, reason: str, seconds: float | 
     return _follow(state, operation)
 
 
-def control(state: State, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> Any:
-    """One call of the operators' API on the local socket; its JSON.
+def control(
+    state: State,
+    method: str,
+    path: str,
+    body: object = None,
+    headers: dict[str, str] | None = None,
+    *,
+    seconds: float = _SECONDS,
+) -> Any:
+    """One call of the operators' API on the local socket; its JSON. `seconds` bounds the wait for each byte.
 
     Raises ControlDownError if nobody answers, OperationError with the problem's text for an error.
     """
-    connection = sockets.UnixConnection(state.control_socket, _SECONDS)
+    connection = sockets.UnixConnection(state.control_socket, seconds)
     sent = False
     try:
         connection.connect()

@@ -14,9 +14,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, validators
 
 from atoll_ops.errors import OperationError
 from atoll_ops.state import State
@@ -232,7 +232,7 @@ def resume(target: str, /, *, reason: Reason = _BY_HAND, state: StateOption = No
     return _act("resume", target, reason, state)
 
 
-# ---- the bus, through control ------------------------------------------------------------------------------------
+# ---- what control knows: the audit, alarms, the bus --------------------------------------------------------------
 
 
 def _bus(state: Path | None, method: str, path: str, body: object = None) -> Any:
@@ -242,6 +242,38 @@ def _bus(state: Path | None, method: str, path: str, body: object = None) -> Any
         return acts.control(state_of(state), method, path, body)
     except acts.ControlDownError as error:
         raise OperationError(f"control does not answer ({error}): see `./atoll status`") from error
+
+
+@app.command
+def audit(
+    *,
+    who: str = "",
+    act: str = "",
+    target: str = "",
+    limit: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=200))] = 50,
+    state: StateOption = None,
+) -> int:
+    """Who did what to which instance, why, and how it ended; newest first.
+
+    Args:
+        who: Of this person only (an account, or local:UID at the command line).
+        act: Of this act only, as kill.
+        target: On this target only, as payments/1.
+        limit: At most so many, up to 200.
+    """
+    from atoll_ops import opsview
+
+    given = {"who": who, "act": act, "target": target, "limit": str(limit)}
+    query = urlencode({name: value for name, value in given.items() if value})
+    return opsview.audit(_bus(state, "GET", f"/ops/audit?{query}")["items"])
+
+
+@app.command
+def alarms(*, state: StateOption = None) -> int:
+    """What an operator should look at now."""
+    from atoll_ops import opsview
+
+    return opsview.alarms(_bus(state, "GET", "/ops/snapshot")["alarms"])
 
 
 @group.command(name="list")

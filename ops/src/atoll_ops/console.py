@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from atoll_ops.logview import readable
+from atoll_ops.logview import harmless, readable
 
 SHAPES = {
     "running": "✓", "starting": "…", "degraded": "△", "paused": "‖", "stopped": "■", "down": "✕", "unknown": "?",
@@ -56,12 +56,18 @@ def status(snapshot: dict[str, Any]) -> None:
     if snapshot["agent"]["state"] == "gone" and not any(_fills(part) for part in snapshot["parts"]):
         print(summary(snapshot))
         return
-    header = ("", "part", "state", "pid", "port", "restarts", "memory", "why")
-    rows = [_row(part) for part in snapshot["parts"]]
+    header: tuple[str, ...] = ("", "part", "state", "pid", "port", "restarts", "memory")
+    observed = "figures" in snapshot  # control has answered
+    if observed:
+        header += ("version", "req/s", "in/s", "out/s", "p95 ms", "lag")
+    header += ("why",)
+    rows = [_row(part, observed=observed) for part in snapshot["parts"]]
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     for row in [header, *rows]:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         print(_coloured(line, row[2]))
+    for alarm in snapshot.get("alarms", ()):
+        print(harmless(f"alarm: {alarm['kind']} {alarm['target']}: {alarm['text']}"))
     print(summary(snapshot))
 
 
@@ -87,12 +93,22 @@ def _fills(part: dict[str, Any]) -> bool:
     return part["pid"] is not None or part["state"] == "unknown"
 
 
-def _row(part: dict[str, Any]) -> tuple[str, ...]:
+def _row(part: dict[str, Any], *, observed: bool) -> tuple[str, ...]:
     memory = f"{part['memory_mb']:.0f} MB" if part["memory_mb"] is not None else "-"
-    return (
+    cells = (
         SHAPES[part["state"]], f"{part['name']}/{part['instance']}", part["state"], str(part["pid"] or "-"),
-        str(part["port"]), str(part["restarts"]), memory, part["why"],
+        str(part["port"]), str(part["restarts"]), memory,
     )  # fmt: skip
+    return (*cells, *(_observed(part) if observed else ()), part["why"])
+
+
+def _observed(part: dict[str, Any]) -> tuple[str, ...]:
+    """What control adds: version, rates, lag; a dash for what is not known now."""
+    rates = part.get("rates") or {}
+    numbers = [rates.get(name) for name in ("requests", "events_in", "events_out", "p95_ms")]
+    told = [f"{number:.1f}" if number is not None else "-" for number in numbers]
+    lag = part.get("lag")
+    return (part.get("version") or "-", *told, str(lag) if lag is not None else "-")
 
 
 def _coloured(line: str, state: str) -> str:

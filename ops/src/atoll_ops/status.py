@@ -5,21 +5,38 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from atoll_ops import client, prepare
+from atoll_ops import acts, client, prepare
 from atoll_ops.agent import read_stopped
-from atoll_ops.errors import AgentGoneError
+from atoll_ops.errors import AgentGoneError, OperationError
 from atoll_ops.instance import memory_mb
+from atoll_ops.keys import CONTROL
 from atoll_ops.ports import HOST
 from atoll_ops.slots import Record, Slot, SlotFiles, is_held, is_stopped
 from atoll_ops.state import State, SystemFile
 
+_CONTROL_SECONDS = 1.0
+
 
 def snapshot(state: State) -> dict[str, Any]:
-    """The agent's snapshot, or one made from the outside when no agent answers."""
+    """The agent's snapshot with what control observes beside it, or one made from the outside without an agent."""
     try:
-        return client.ask(state, do="snapshot")
+        return _with_observed(state, client.ask(state, do="snapshot"))
     except AgentGoneError:
         return from_locks(state)
+
+
+def _with_observed(state: State, seen: dict[str, Any]) -> dict[str, Any]:
+    """The agent's word stands, since it is the newer one; control adds what it alone knows, if it answers at once."""
+    control = next((part for part in seen["parts"] if part["name"] == CONTROL), None)
+    if control is None or control["state"] not in ("running", "degraded"):
+        return seen
+    try:
+        observed: dict[str, Any] = acts.control(state, "GET", "/ops/snapshot", seconds=_CONTROL_SECONDS)
+    except (acts.ControlDownError, OperationError):
+        return seen
+    by_slot = {(part["name"], part["instance"]): part for part in observed["parts"]}
+    parts = [by_slot.get((part["name"], part["instance"]), {}) | part for part in seen["parts"]]
+    return observed | seen | {"parts": parts}
 
 
 def from_locks(state: State) -> dict[str, Any]:

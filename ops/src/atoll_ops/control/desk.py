@@ -33,6 +33,7 @@ ADMIN_ONLY = frozenset({"broker", "auth"})
 _FOLLOW_SECONDS_MAX = 120.0
 _LOOK_EVERY_SECONDS = 0.1
 _REPLAY_PAGE = 200
+_WORD_MAX = 64  # of an act or target that is only attempted, and may be any text
 
 #: Answers a request in its effect's transaction, once per Idempotency-Key: `web.idempotent` with its request filled in.
 Once = Callable[[atoll.Transaction, Callable[[], web.Answer]], web.Answer]
@@ -195,8 +196,8 @@ class Desk:
         result = "denied" if not unwritten else f"denied, as were {unwritten} more like it before"
 
         def note(tx: atoll.Transaction) -> None:
-            audit.begin(tx, who=asker.who, act=act, target=target, reason=reason, operation_id=operation_id,
-                        trace_id=trace_id())  # fmt: skip
+            audit.begin(tx, who=asker.who, act=act[:_WORD_MAX], target=target[:_WORD_MAX], reason=reason,
+                        operation_id=operation_id, trace_id=trace_id())  # fmt: skip
             audit.end(tx, operation_id, result)
 
         await self._database.write(note)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -19,6 +19,7 @@ from atoll_ops.control.desk import Asker, Desk
 DESK = web.AppKey("desk", Desk)
 routes = web.RouteTableDef()
 
+S = TypeVar("S", bound=msgspec.Struct)
 _PAGE_DEFAULT = 50
 Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 
@@ -49,13 +50,22 @@ async def snapshot(request: web.Request) -> web.Response:
 @atoll_web.requires("ops:read")  # that the asker may act is checked by the desk, which records an attempt
 async def act(request: web.Request) -> web.StreamResponse:
     """kill, stop, start, restart, pause or resume an instance."""
-    body = await atoll_web.read_json(request, Act)
-    once = functools.partial(_once, request, await atoll_web.body_hash(request))
     path = request.match_info
+    body = await _read(request, Act, path["act"], f"{path['name']}/{path['n']}")
+    once = functools.partial(_once, request, await atoll_web.body_hash(request))
     answer = await request.app[DESK].act(
         _asker(request), path["act"], path["name"], _number(path["n"], "n"), body.reason, body.seconds, once
     )
     return answer.response()
+
+
+async def _read(request: web.Request, shape: type[S], act: str, target: str) -> S:
+    """The body. One who may not act is told (and recorded as) that, rather than what is wrong with his words."""
+    try:
+        return await atoll_web.read_json(request, shape)
+    except atoll_web.Problem:
+        await request.app[DESK].check_may(_asker(request), act, target, "")
+        raise
 
 
 def _once(
@@ -106,7 +116,7 @@ async def dead_letters(request: web.Request) -> web.Response:
 @atoll_web.requires("ops:read")  # as above
 async def replay(request: web.Request) -> web.Response:
     """Deliver dead letters again."""
-    body = await atoll_web.read_json(request, Replay)
+    body = await _read(request, Replay, "dlq.replay", "dead letters")
     return web.json_response(
         await request.app[DESK].replay(_asker(request), body.group, body.subject, body.reason)
     )  # fmt: skip
