@@ -28,11 +28,23 @@ class AgentWatch:
         """Why nothing newer is known, or None."""
         self._agency = agency
         self._asked_at = -FRESH_SECONDS
+        self._fresh_from = 0.0
         self._asking: asyncio.Task[None] | None = None
+
+    def expire(self) -> None:
+        """Something has happened: what was asked before is old now."""
+        self._fresh_from = time.monotonic()
 
     async def look(self) -> Snapshot | None:
         """The agent's snapshot, not older than FRESH_SECONDS if it answers in time; None if it never answered."""
-        if self._asking is None and time.monotonic() - self._asked_at >= FRESH_SECONDS:
+        await self._freshen()
+        if self.lost is None and self._asked_at < self._fresh_from:
+            await self._freshen()  # what came in was asked for before something happened
+        return self.known
+
+    async def _freshen(self) -> None:
+        old = time.monotonic() - self._asked_at >= FRESH_SECONDS or self._asked_at < self._fresh_from
+        if self._asking is None and old:
             self._asked_at = time.monotonic()
             self._asking = asyncio.create_task(self._ask(), name="ask the agent")
         asking = self._asking
@@ -41,7 +53,6 @@ class AgentWatch:
             await asyncio.wait([asking], timeout=max(0.0, patience))
             if not asking.done():
                 self.lost = "the agent does not answer"
-        return self.known
 
     async def _ask(self) -> None:
         try:

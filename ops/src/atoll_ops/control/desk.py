@@ -85,6 +85,8 @@ class Desk:
         except AgentGoneError:
             known = None
         if known is not None:
+            if known["done"]:
+                self._observer.expire()
             return dict(known)
         row = await self._database.read(lambda reader: audit.find(reader, operation_id))
         if row is None:

@@ -73,6 +73,11 @@ class Observer:
     def note_act(self) -> None:
         """The audit has changed."""
         self._acts_changed.set()
+        self.expire()
+
+    def expire(self) -> None:
+        """Something was done: who looks next is not shown how it was before."""
+        self._agent.expire()
 
     # ---- looking -----------------------------------------------------------------------------------------------------
 
