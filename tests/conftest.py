@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +11,11 @@ from pathlib import Path
 import pytest
 
 import measured
-from fleet import Fleet, fleet
+from fleet import LAUNCHER, REPOSITORY, Fleet, fleet
 from invoices import REAL
+
+#: A build by Go on two cores that others use too.
+JAEGER_SECONDS_MAX = 1800
 
 
 @contextmanager
@@ -42,6 +46,18 @@ def real_orders() -> Path:
         pytest.skip(f"real orders: {REAL.name} is not in ../shared/data (see README, tests)")
     return REAL
 
+
+@pytest.fixture(scope="session")
+def jaeger_binary() -> Path:
+    """The real Jaeger's program, brought into the user's cache if it is not there (`./atoll test` did that before)."""
+    done = subprocess.run(
+        [str(LAUNCHER), "jaeger"],
+        cwd=REPOSITORY, text=True, capture_output=True, stdin=subprocess.DEVNULL, check=False,
+        timeout=JAEGER_SECONDS_MAX,
+    )  # fmt: skip
+    if done.returncode != 0:
+        pytest.skip(f"no Jaeger: {done.stderr.strip().splitlines()[-1]}")
+    return Path(done.stdout.strip())
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

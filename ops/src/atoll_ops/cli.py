@@ -332,6 +332,38 @@ def dlq_replay(
     return 0
 
 
+# ---- accounts, through auth's own administration ------------------------------------------------------------------
+
+Words = Annotated[str, Parameter(allow_leading_hyphen=True)]
+
+
+@app.command
+def users(*words: Words, state: StateOption = None) -> int:
+    """People: list | add NAME --role viewer|operator|admin | remove NAME | set-password NAME | set-role NAME ROLE.
+
+    Args:
+        words: What to do. A password is asked for on the terminal, or read as one line from standard input.
+    """
+    return _administer("users", words, state)
+
+
+@app.command
+def clients(*words: Words, state: StateOption = None) -> int:
+    """Programs: list | add NAME --scope SCOPE… | remove NAME | set-secret NAME.
+
+    Args:
+        words: What to do. A secret is made by auth, and shown once.
+    """
+    return _administer("clients", words, state)
+
+
+def _administer(kind: str, words: tuple[str, ...], state: Path | None) -> int:
+    from atoll_ops import accounts
+
+    _host_only(f"docker compose exec auth /env/bin/python -m atoll_auth {kind} …")
+    return accounts.administer(root(), state_of(state), kind, words)
+
+
 # ---- proving it --------------------------------------------------------------------------------------------------
 
 

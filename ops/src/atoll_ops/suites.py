@@ -1,7 +1,7 @@
 """`test` and `bench`: every suite in its own environment, one line each, one sum at the end.
 
 The light ones (lint, types, each project's tests) run two at a time; those that span parts start whole systems and
-measure time, so they run alone, one after the other. The last line is `N passed, N failed` and nothing else (with
+measure time, so they run alone, one after the other. Jaeger, which some need, is brought meanwhile. The last line is `N passed, N failed` and nothing else (with
 `, N skipped` where there are any): a lint step counts as one test.
 """
 
@@ -13,13 +13,16 @@ import subprocess
 import time
 import tomllib
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from atoll_ops import console
 from atoll_ops.environments import Environment, Workshop
 from atoll_ops.errors import OperationError
+from atoll_ops.jaeger.errand import Errand
+from atoll_ops.jaeger.foreground import FOLDER
 
 PARALLEL_MAX = 2
 #: Begins a line that a suite wants repeated although it passed: a time beside its promise, a seed.
@@ -27,6 +30,8 @@ MARK = "» "
 SUITE_SECONDS_MAX = 1800.0
 _ENDING_SECONDS = 30.0  # a suite that is interrupted takes its systems down first
 _LOOK_EVERY_SECONDS = 0.05
+#: Suites that start no process: they need no Jaeger, and measure nothing.
+_OF_PAPER = ("architecture", "contract")
 _PROJECT_PARENTS = (".", "sdk", "services")
 
 
@@ -71,10 +76,30 @@ def run(root: Path, arguments: list[str], results: Path) -> int:
         return _run_named(plan, arguments)
     plan.workshop.sync([*plan.test_environments(), Environment.tools(root)], console.say)
     total = Count()
-    total.add(_run_all(plan, list(plan.light()), PARALLEL_MAX))
-    total.add(_run_all(plan, list(plan.spanning()), 1))
+    with _jaeger_meanwhile(plan) as jaeger_is_here:
+        total.add(_run_all(plan, list(plan.light()), PARALLEL_MAX))
+        spanning = list(plan.spanning())
+        total.add(_run_all(plan, [suite for suite in spanning if suite.title in _OF_PAPER], 1))
+        jaeger_is_here()
+        total.add(_run_all(plan, [suite for suite in spanning if suite.title not in _OF_PAPER], 1))
     print(total, flush=True)
     return 1 if total.failed else 0
+
+
+@contextmanager
+def _jaeger_meanwhile(plan: _Plan) -> Iterator[Callable[[], None]]:
+    """Bring Jaeger while the light suites run. Gives what waits for it: a build would spoil what the others measure.
+
+    Where it cannot be had, the tests that need it are skipped, and say why.
+    """
+    if not (plan.root / FOLDER / "pins.toml").is_file():
+        yield lambda: None
+        return
+    errand = Errand(plan.root, plan.results / "jaeger.log")
+    try:
+        yield lambda: console.say("jaeger", "ready" if errand.wait(console.say) else "absent: its tests are skipped")
+    finally:
+        errand.end()
 
 
 def bench(root: Path, name: str | None, arguments: list[str]) -> int:
