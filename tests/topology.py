@@ -16,12 +16,16 @@ PARTS = {
     "payments": "services/payments",
     "sales": "services/sales",
     "notifications": "services/notifications",
+    "journal": "services/journal",
 }
 
 #: Parts to look through, beside PARTS: no function of the shop needs them, and they are nobody on the bus.
 LOOKERS = {"jaeger": "observability/jaeger"}
 
-SERVICES = ("orders", "inventory", "payments", "sales", "notifications")
+#: Services that use the SDK: inbox, outbox, spans of their own. The witness does without, and proves that one can.
+SDK_SERVICES = ("orders", "inventory", "payments", "sales", "notifications")
+#: All of them.
+SERVICES = (*SDK_SERVICES, "journal")
 
 #: The only code that two parts may both install.
 SDKS = {"atoll": "sdk/atoll", "atoll_token": "sdk/atoll-token"}
@@ -37,6 +41,7 @@ DEPLOYABLES = {
     "atoll_payments": "services/payments",
     "atoll_sales": "services/sales",
     "atoll_notifications": "services/notifications",
+    "atoll_journal": "services/journal",
 }
 
 #: Who publishes what (topic -> publisher) ...
@@ -72,6 +77,7 @@ GROUPS = {
     },
     "sales": {"orders.order.confirmed.v1", "orders.return.refunded.v1"},
     "notifications": {"orders.order.confirmed.v1", "orders.order.cancelled.v1"},
+    "journal": set(TOPICS),
 }
 
 #: Route prefixes behind the gateway.
