@@ -291,7 +291,8 @@ class Fleet:
 
     def database_path(self, name: str) -> Path:
         """Where the one database of a service lies."""
-        files = sorted((self.state / "data" / f"{name}-1").glob("*.db"))
+        folder = self.state / "data" / f"{name}-1"
+        files = sorted(path for path in folder.glob("*") if path.suffix in (".db", ".sqlite"))
         assert len(files) == 1, f"{name} should own exactly one database, has {files}"
         return files[0]
 

@@ -49,10 +49,10 @@ def run_journal(shop: Fleet, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def assert_witness_is_complete(shop: Fleet, seconds: float = 60) -> int:
-    """Every event of the log is in the journal, its very bytes, once, in order per key; the chain is whole. How many."""
+    """Every event of the log is in the journal, its very bytes, once, in order per key, the chain whole. How many."""
     log = published(shop)
     assert log, "an empty log proves nothing"
-    poll_until("the journal to have caught up", lambda: len(witnessed(shop)), lambda have: have >= len(log), seconds=seconds)
+    poll_until("the journal to catch up", lambda: len(witnessed(shop)), lambda have: have >= len(log), seconds=seconds)
     kept = witnessed(shop)
     twice = [event_id for event_id, times in Counter(each.id for each in kept).items() if times > 1]
     assert not twice, f"in the journal more than once: {twice}"

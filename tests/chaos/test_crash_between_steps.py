@@ -19,14 +19,18 @@ from history import captured, refunded
 from mail import mails, undelivered
 from measured import say
 from polling import poll_until
-from topology import SERVICES
+from topology import SDK_SERVICES, SERVICES
+from witness import assert_witness_is_complete
 
 PLANTED = Path(__file__).parent / "planted" / "crash_points"
 POINTS = ("before_commit", "after_commit", "after_ack", "before_publish", "after_publish")
 #: Of notifications alone: between a mail's commit, its file, and the note of it.
 MAIL_POINTS = ("before_file", "after_file")
-CASES = [(service, point) for service in SERVICES for point in POINTS]
+#: Of the witness, which has no SDK to plant them in.
+JOURNAL_POINTS = ("before_commit", "after_commit", "after_ack")
+CASES = [(service, point) for service in SDK_SERVICES for point in POINTS]
 CASES += [("notifications", point) for point in MAIL_POINTS]
+CASES += [("journal", point) for point in JOURNAL_POINTS]
 OPENING_STOCK = 100
 DECLINE_ABOVE = 100
 #: More passings than one order has: reaching it means that the loop does not end by itself.
@@ -108,3 +112,4 @@ def _order_ends_well(shop: Fleet, sku: str, path: str) -> None:
     assert counted == (1 if path == "confirmed" else 0)
     poll_until("its mail to be delivered", lambda: undelivered(shop), lambda undone: undone == 0, seconds=20)
     assert len(mails(shop)[order_id]) == 1
+    assert_witness_is_complete(shop, seconds=20)

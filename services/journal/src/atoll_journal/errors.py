@@ -43,7 +43,7 @@ class WireError(Exception):
 
 
 class EndedError(Exception):
-    """The session is over; the text says why. `refused`: the broker said no to HELLO; only an operator can mend that."""
+    """The session is over; the text says why. `refused`: the broker said no to HELLO: an operator has to act."""
 
     def __init__(self, why: str, *, refused: bool = False) -> None:
         super().__init__(why)

@@ -35,10 +35,10 @@ def integer(least: int = 0, most: int = EXACT_MAX) -> Check:
     return check
 
 
-def number(value: Any, path: str) -> float:
-    if type(value) not in (int, float) or not 0 <= value <= EXACT_MAX:
+def number(value: Any, path: str) -> int | float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= EXACT_MAX:
         raise wrong(path, "a number, not negative")
-    return float(value)
+    return value
 
 
 def boolean(value: Any, path: str) -> bool:

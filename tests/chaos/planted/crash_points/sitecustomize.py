@@ -24,8 +24,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from atoll import _consumer, _database, _outbox, _relay
-
 ARMED = Path(os.environ["PLANTED_CRASH"]) / os.environ["ATOLL_SLOT"].partition("/")[0]
 passed: Counter[str] = Counter()
 
@@ -60,11 +58,20 @@ def plant(owner: Any, name: str, point: str, *, before: bool) -> None:
     setattr(owner, name, passing)
 
 
-plant(_outbox, "append", "before_commit", before=False)
-plant(_database.Database, "_hand_out", "after_commit", before=True)
-plant(_consumer.Consumer, "_answer", "after_ack", before=False)
-plant(_relay.wire, "batch", "before_publish", before=True)
-plant(_relay.Relay, "_acknowledged", "after_publish", before=True)
+if ARMED.name == "journal":  # the witness has no SDK: the same steps, its own functions
+    from atoll_journal import ledger, witness
+
+    plant(ledger.Ledger, "_store", "before_commit", before=False)
+    plant(ledger.Ledger, "store", "after_commit", before=False)
+    plant(witness.Witness, "_store", "after_ack", before=False)
+else:
+    from atoll import _consumer, _database, _outbox, _relay
+
+    plant(_outbox, "append", "before_commit", before=False)
+    plant(_database.Database, "_hand_out", "after_commit", before=True)
+    plant(_consumer.Consumer, "_answer", "after_ack", before=False)
+    plant(_relay.wire, "batch", "before_publish", before=True)
+    plant(_relay.Relay, "_acknowledged", "after_publish", before=True)
 
 if ARMED.name == "notifications":
     from atoll_notifications import courier, maildir
