@@ -44,6 +44,7 @@ class System:
     def __init__(self, root: Path, state: Path, **settings: str) -> None:
         self.root = root
         self.state = state
+        self.told: dict[str, str] = {}  # further variables of the command line's environment
         self.write_mesh(None, **settings)
 
     def write_mesh(self, tool: Mapping[str, str] | None = None, **settings: str) -> None:
@@ -64,7 +65,7 @@ class System:
     @property
     def variables(self) -> dict[str, str]:
         """The environment of the command line."""
-        return os.environ | {"ATOLL_ROOT": str(self.root)}
+        return os.environ | {"ATOLL_ROOT": str(self.root)} | self.told
 
     def command(self, *words: str) -> list[str]:
         """`./atoll WORDS --state STATE` without the launcher."""

@@ -1,8 +1,8 @@
 """`test` and `bench`: every suite in its own environment, one line each, one sum at the end.
 
 The light ones (lint, types, each project's tests) run two at a time; those that span parts start whole systems and
-measure time, so they run alone, one after the other. Jaeger, which some need, is brought meanwhile. The last line is `N passed, N failed` and nothing else (with
-`, N skipped` where there are any): a lint step counts as one test.
+measure time, so they run alone, one after the other. Jaeger, which some of them need, is brought meanwhile. The last
+line is `N passed, N failed` and nothing else (with `, N skipped` where there are any): a lint step counts as one test.
 """
 
 from __future__ import annotations

@@ -102,11 +102,11 @@ def unfit(binary: Path, folder: Path) -> str:
         said = _ask(binary, "version").stdout.strip().rpartition("\n")[2]
         version = str(json.loads(said)["gitVersion"])
         if version and not version.startswith("v2."):
-            return f"{binary} is {version}, not 2.x"
+            return f"it is {version}, not 2.x"
         trial = _ask(binary, "validate", *configuration(folder, "badger"))
     except (OSError, subprocess.TimeoutExpired, ValueError, KeyError, TypeError) as error:
-        return f"{binary} is no Jaeger 2.x: {error}"
-    return "" if trial.returncode == 0 else f"{binary} does not take our configuration: {_last(trial.stderr)}"
+        return f"it is no Jaeger 2.x: {error}"
+    return "" if trial.returncode == 0 else f"it does not take our configuration: {_last(trial.stderr)}"
 
 
 def _ask(binary: Path, *words: str) -> subprocess.CompletedProcess[str]:
