@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -17,7 +16,7 @@ from system import System, poll_until
 
 
 @pytest.fixture
-def looked(system: System, tmp_path: Path) -> Iterator[System]:
+def looked(system: System, tmp_path: Path) -> System:
     """The system with a part `jaeger`; nothing on PATH, an empty cache, no host of releases."""
     write_pins(tmp_path, None)
     page = tmp_path / "mesh.toml"
