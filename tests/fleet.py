@@ -262,7 +262,7 @@ class Fleet:
         return lags | dead
 
     def wait_settled(self, seconds: float = 60) -> None:
-        """Wait until nothing is on its way: no lag, no outbox row, and nothing published in between.
+        """Wait until nothing is on its way: no lag, no outbox row, no mail to file, and nothing published in between.
 
         The order of looking matters. One scrape sees all groups at one moment; what is under way then can only lie in
         an outbox. If the outboxes are empty afterwards and the log has not grown meanwhile, there was nothing.
@@ -271,12 +271,13 @@ class Fleet:
         def under_way() -> dict[str, float]:
             before = self.metrics("broker")
             found = {f"{name} outbox": float(self.outbox(name)) for name in ("orders", "inventory", "payments")}
+            found["mails to file"] = float(self.mails_to_file())
             found |= _lags(before)
             after = self.metrics("broker")
             found["published"] = after["atoll_events_total"] - before["atoll_events_total"]
             return {name: value for name, value in (found | _lags(after)).items() if value}
 
-        poll_until("every lag and outbox to be 0", under_way, lambda left: not left, seconds=seconds, every=0.1)
+        poll_until("every lag, outbox and mail to be 0", under_way, lambda left: not left, seconds=seconds, every=0.1)
 
     @contextmanager
     def database(self, name: str) -> Iterator[sqlite3.Connection]:
@@ -300,6 +301,11 @@ class Fleet:
         """Events that a service has committed and the broker has not yet acknowledged."""
         with self.database(name) as database:
             return int(database.execute("SELECT count(*) FROM atoll_outbox").fetchone()[0])
+
+    def mails_to_file(self) -> int:
+        """Mails that are committed and not yet in the maildir."""
+        with self.database("notifications") as database:
+            return int(database.execute("SELECT count(*) FROM mails WHERE filed_at IS NULL").fetchone()[0])
 
     def tails(self, lines: int = 15) -> str:
         """The last lines of every log, for a failure's message."""

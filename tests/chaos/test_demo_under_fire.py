@@ -26,15 +26,18 @@ from history import assert_books_balance
 from measured import say
 from polling import poll_until
 from topology import PARTS
+from witness import assert_witness_is_complete
 from work_in_hand import wait_for_work
 
 LEASE_SECONDS = 2
 #: Parts whose kill must catch them at work, and how often.
-AT_WORK = {"broker": 2, "gateway": 2, "orders": 2, "inventory": 2, "payments": 2, "sales": 2, "notifications": 2}
+AT_WORK = {"broker": 2, "gateway": 2, "orders": 2, "inventory": 2, "payments": 2, "sales": 2, "notifications": 2,
+           "journal": 2}  # fmt: skip
 KILLED = (
-    "broker", "orders", "inventory", "payments", "sales", "notifications", "auth", "gateway", "agent", "control",
+    "broker", "orders", "inventory", "payments", "sales", "notifications", "journal", "auth", "gateway", "agent",
+    "control",
 )  # fmt: skip
-STOPPED = KILLED[:8]
+STOPPED = KILLED[:9]
 #: Invoices a second: slow enough that the demo outlives the faults, which the test checks.
 RATE = 3
 
@@ -151,6 +154,15 @@ def test_every_effect_happened_once(burnt: tuple[Fleet, Plan], real_orders: Path
         assert_books_balance(shop, invoices.read(real_orders))
     except AssertionError as error:
         raise AssertionError(f"seed {plan.seed}: {error}\n" + "\n".join(plan.log)) from error
+
+
+def test_the_witness_saw_every_event_once_and_in_order(burnt: tuple[Fleet, Plan]) -> None:
+    shop, plan = burnt
+    try:
+        count = assert_witness_is_complete(shop)
+    except AssertionError as error:
+        raise AssertionError(f"seed {plan.seed}: {error}\n" + "\n".join(plan.log)) from error
+    say(f"the witness has all {count} events, each once, in order per key, its chain whole")
 
 
 def test_every_part_is_up_again(burnt: tuple[Fleet, Plan]) -> None:

@@ -13,6 +13,7 @@ import pytest
 from fleet import Fleet, http
 from mail import mails
 from polling import poll_until
+from witness import assert_witness_is_complete, witnessed
 
 Check = Callable[[Fleet], None]
 
@@ -72,6 +73,8 @@ TABLE: dict[str, tuple[Check, ...]] = {
     "sales": (accepts_orders, confirms_orders, reads_orders, reads_stock, writes_mail, issues_tokens, shows_status),
     "notifications": (accepts_orders, confirms_orders, reads_orders, reads_stock, reads_sales, issues_tokens,
                       shows_status),
+    "journal": (accepts_orders, confirms_orders, reads_orders, reads_stock, reads_sales, writes_mail, issues_tokens,
+                shows_status),
     "orders": (reads_stock, reads_sales, issues_tokens, shows_status),
     "auth": (accepts_orders, confirms_orders, reads_orders, reads_stock, reads_sales, writes_mail, shows_status,
              survives_a_gateway_restart),
@@ -115,7 +118,7 @@ def test_without_the_part_the_function_goes_on(shop: Fleet, part: str, function:
         function(shop)
 
 
-@pytest.mark.parametrize("part", ["payments", "inventory", "broker", "sales"])
+@pytest.mark.parametrize("part", ["payments", "inventory", "broker", "sales", "notifications", "journal"])
 def test_what_was_accepted_meanwhile_is_confirmed_afterwards(shop: Fleet, part: str) -> None:
     shop.token()
     with dead(shop, part):
@@ -133,6 +136,17 @@ def test_mails_of_the_meantime_come_afterwards(shop: Fleet) -> None:
         assert not set(placed) & set(mails(shop))
     poll_until("their mails", lambda: set(placed) <= set(mails(shop)), seconds=20)
     assert {len(mails(shop)[order_id]) for order_id in placed} == {1}
+
+
+def test_the_witness_misses_nothing_of_the_meantime(shop: Fleet) -> None:
+    shop.token()
+    with dead(shop, "journal"):
+        placed = [shop.place(f"unwitnessed-{uuid4()}") for _ in range(5)]
+        for order_id in placed:
+            shop.wait_order(order_id, "confirmed")
+    shop.wait_settled()
+    assert_witness_is_complete(shop)
+    assert set(placed) <= {each.subject for each in witnessed(shop)}
 
 
 def test_sagas_under_way_end_without_the_gateway(shop: Fleet) -> None:

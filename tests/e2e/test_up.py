@@ -51,7 +51,7 @@ def test_a_taken_port_is_named_with_its_flag_and_nothing_is_left(state: Path) ->
         assert "--ports" in ran.output
         assert len(ran.output.strip().splitlines()) == 1, ran.output
         assert processes_of(state) == []
-    for offset in (0, 6, 7, 20, 21, 22, 23, 24, 25):
+    for offset in (0, 6, 7, 20, 21, 22, 23, 24, 25, 26, 27):
         with socket.create_server(("127.0.0.1", base + offset)):
             pass
 
