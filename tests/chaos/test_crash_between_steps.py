@@ -24,13 +24,14 @@ from witness import assert_witness_is_complete
 
 PLANTED = Path(__file__).parent / "planted" / "crash_points"
 POINTS = ("before_commit", "after_commit", "after_ack", "before_publish", "after_publish")
+PATHS = ("confirmed", "cancelled")
 #: Of notifications alone: between a mail's commit, its file, and the note of it.
 MAIL_POINTS = ("before_file", "after_file")
-#: Of the witness, which has no SDK to plant them in.
+#: Of the witness, which has no SDK to plant them in, and treats all events alike.
 JOURNAL_POINTS = ("before_commit", "after_commit", "after_ack")
-CASES = [(service, point) for service in SDK_SERVICES for point in POINTS]
-CASES += [("notifications", point) for point in MAIL_POINTS]
-CASES += [("journal", point) for point in JOURNAL_POINTS]
+CASES = [(service, point, path) for path in PATHS for service in SDK_SERVICES for point in POINTS]
+CASES += [("notifications", point, path) for path in PATHS for point in MAIL_POINTS]
+CASES += [("journal", point, "confirmed") for point in JOURNAL_POINTS]
 OPENING_STOCK = 100
 DECLINE_ABOVE = 100
 #: More passings than one order has: reaching it means that the loop does not end by itself.
@@ -54,8 +55,7 @@ def mined(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, Pat
         yield shop, armed
 
 
-@pytest.mark.parametrize(("service", "point"), CASES, ids=lambda value: str(value))
-@pytest.mark.parametrize("path", ["confirmed", "cancelled"])
+@pytest.mark.parametrize(("service", "point", "path"), CASES, ids=str)
 def test_an_order_ends_well_wherever_a_service_crashes(
     mined: tuple[Fleet, Path], service: str, point: str, path: str
 ) -> None:
