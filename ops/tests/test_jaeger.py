@@ -155,11 +155,11 @@ def test_the_cache_is_where_users_have_theirs(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
     assert cache.root() == Path("/elsewhere/atoll")
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # to be ignored, says the specification
-    monkeypatch.setenv("HOME", "/home/of")
+    monkeypatch.setenv("HOME", "/users/of")
     monkeypatch.setattr(sys, "platform", "linux")
-    assert cache.root() == Path("/home/of/.cache/atoll")
+    assert cache.root() == Path("/users/of/.cache/atoll")
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert cache.root() == Path("/home/of/Library/Caches/atoll")
+    assert cache.root() == Path("/users/of/Library/Caches/atoll")
 
 
 def test_the_repositorys_own_pins_are_whole() -> None:
