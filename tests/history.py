@@ -13,6 +13,7 @@ from fleet import Fleet
 from invoices import Book
 from mail import mails, undelivered
 from polling import poll_until
+from witness import assert_witness_is_complete
 
 #: Money in the databases is in ten-thousandths.
 SCALE = 10_000
@@ -42,6 +43,7 @@ def assert_books_balance(shop: Fleet, book: Book, settle_seconds: float = 60) ->
     _assert_money_moved_once(shop, book)
     _assert_sales_counted_once(shop, book)
     assert_one_mail_an_order(shop)
+    assert_witness_is_complete(shop, seconds=30)
 
 
 def _assert_orders_are_final(shop: Fleet, book: Book) -> None:

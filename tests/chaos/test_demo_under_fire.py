@@ -39,7 +39,7 @@ KILLED = (
 )  # fmt: skip
 STOPPED = KILLED[:9]
 #: Invoices a second: slow enough that the demo outlives the faults, which the test checks.
-RATE = 3
+RATE = 2.5
 
 
 @dataclass

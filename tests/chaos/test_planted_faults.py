@@ -1,6 +1,6 @@
-"""Can the checker fail? Three faults are planted in real processes, and each must turn the books red.
+"""Can the checker fail? Five faults are planted in real processes, and each must turn the books red.
 
-The fourth run plants nothing, under the same load and signals, and must stay green: the control of the controls.
+The last run plants nothing, under the same load and signals, and must stay green: the control of the controls.
 """
 
 from __future__ import annotations
@@ -60,8 +60,10 @@ def accepted(shop: Fleet) -> int:
 
 @pytest.mark.parametrize(
     ("fault", "part"),
-    [("inbox_off", "sales"), ("ack_before_commit", "payments"), ("relay_skips", "orders"), ("", "payments")],
-    ids=["inbox off", "ack before commit", "a relay that skips", "nothing planted"],
+    [("inbox_off", "sales"), ("ack_before_commit", "payments"), ("relay_skips", "orders"),
+     ("mail_lost", "notifications"), ("witness_forgets", "journal"), ("", "payments")],
+    ids=["inbox off", "ack before commit", "a relay that skips", "a mail that is lost", "a witness that forgets",
+         "nothing planted"],
 )
 def test_a_planted_fault_turns_the_books_red(
     state: Path, tmp_path: Path, real_orders: Path, fault: str, part: str

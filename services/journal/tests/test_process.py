@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import zmq
-from support import PROJECT, Broker, event, rows, until
+from support import PROJECT, Broker, event, frames, rows, until
 
 TOPICS = sorted(path.name.removesuffix(".schema.json") for path in (PROJECT / "contract/consumes").glob("*.json"))
 
@@ -106,6 +106,51 @@ def test_killed_between_commit_and_ack_it_keeps_the_event_once(broker: Broker, t
         broker.deliver((1, event(1)), fence=2 << 32)
         until("the duplicate", lambda: broker.acked("duplicate") == [1])
     assert len(rows(tmp_path / "data")) == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"a small disk takes root: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(path: Path) -> None:
+    """Writes until there is no room."""
+    with path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+def test_on_a_full_disk_it_acknowledges_nothing_and_goes_on_when_there_is_room(
+    broker: Broker, small_disk: Path
+) -> None:
+    """A real one: ENOSPC from the file system."""
+    filler = small_disk / "filler"
+    raw = event(1, padding="x" * 100_000)
+    deliver = [*frames("MSG", group="journal", messages=[[1, 1, 2000, 1]]), b"[" + raw + b"]"]
+    broker.on["SUB"] = lambda _: [frames("SUBOK", group="journal", lease_ms=2000), deliver]
+    broker.on["HELLO"] = lambda _: [broker.welcome()] if filler.exists() else []
+    with process(small_disk, broker) as it:
+        with pytest.raises(OSError, match="No space left"):
+            fill(filler)
+        until("several tries", lambda: len(broker.said("BYE")) >= 2, seconds=30)
+        assert not broker.said("ACK")
+        body = json.loads(it.get("/ready")[1])
+        assert any("nothing is acknowledged until there is room" in why for why in body["degraded"]), body
+        assert it.popen.poll() is None
+        broker.on["HELLO"] = lambda _: [broker.welcome()]
+        filler.unlink()
+        until("an ack", lambda: broker.acked() == [1], seconds=30)
+        assert json.loads(it.get("/ready")[1])["degraded"] == []
+        assert rows(small_disk / "data")[0].event == raw
 
 
 @pytest.mark.parametrize(
