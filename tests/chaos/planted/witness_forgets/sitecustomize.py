@@ -1,4 +1,4 @@
-"""Planted fault: every tenth event is acknowledged and not kept. Loaded by a part whose PYTHONPATH names this folder."""
+"""Planted fault: every tenth event is acknowledged and not kept. Loaded where PYTHONPATH names this folder."""
 
 from __future__ import annotations
 
