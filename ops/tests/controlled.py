@@ -51,7 +51,8 @@ class FakeAgent:
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         if request["do"] == "snapshot":
-            return {"agent": {"state": "running", "pid": 1}, "as_of": time.time(), "parts": self.parts}
+            agent = {"state": "running", "pid": 1}
+            return {"system": "atoll", "agent": agent, "as_of": time.time(), "parts": self.parts}
         if request["do"] == "act":
             self.acts.append(request)
             return {"operation": request}

@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped, unused-ignore]
 from aiohttp import web
-from controlled import Control, part, running
+from controlled import PROJECT, Control, part, running
 
 from atoll_ops.control import alarms, scraping
 from atoll_ops.control.alarms import Alarm
@@ -225,6 +226,29 @@ async def test_the_last_act_on_each_is_shown_at_once(tmp_path: Path) -> None:
             "u-operator", "kill", "drill", "started: pid 8",
         )  # fmt: skip
         assert named(seen, "sales")["last_act"] is None
+
+
+async def test_the_snapshot_has_the_fields_that_the_contract_names_and_no_other(tmp_path: Path) -> None:
+    document = yaml.safe_load((PROJECT / "contract" / "http.openapi.yaml").read_text())
+    schemas = {name: set(schema["properties"]) for name, schema in document["components"]["schemas"].items()}
+    numbers = document["components"]["schemas"]["Part"]["properties"]["rates"]["properties"]
+    count = iter(range(1000))
+    async with metrics_of(lambda: f"atoll_publish_acks_total {next(count)}\n") as port, running(tmp_path) as control:
+        control.agent.parts = [
+            part("orders", 7, port=port),
+            part("sales", 8, "paused", paused_until=time.time() + 60),
+            part("auth", None, "down", failures=4),
+        ]
+        seen = await seen_until(
+            control, "rates and an alarm", lambda seen: named(seen, "orders")["rates"] and seen["alarms"]
+        )
+        assert set(seen) == schemas["Snapshot"]
+        assert set(named(seen, "orders")) == schemas["Part"]
+        assert set(named(seen, "orders")["rates"]) == set(numbers)
+        assert set(seen["faults"][0]) == schemas["Fault"]
+        assert set(seen["alarms"][0]) == schemas["Alarm"]
+        await control.act("operator", "orders/1/kill")
+        assert set((await control.audit())[0]) == schemas["Record"]
 
 
 # ---- alarms ----------------------------------------------------------------------------------------------------------
