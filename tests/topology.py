@@ -89,3 +89,20 @@ PREFIXES = {
     "/stock": "inventory",
     "/sales": "sales",
 }
+
+#: In containers: networks, with who is on each. A service has one of its own, with no sibling; browsers see the front.
+FRONT, COLLECTOR = "front", "jaeger"
+_SHARED = {"gateway", "broker", "control", COLLECTOR}
+CONTAINER_NETWORKS = {
+    FRONT: {"gateway", COLLECTOR},
+    "auth": {"auth", *_SHARED},
+    "orders": {"orders", *_SHARED},
+    "inventory": {"inventory", *_SHARED},
+    "payments": {"payments", *_SHARED},
+    "sales": {"sales", *_SHARED},
+    "notifications": {"notifications", *_SHARED},
+    "journal": {"journal", *_SHARED},
+}
+#: ... which ports the host shows, on 127.0.0.1 (each listens on the same inside), and on which the others listen.
+PUBLISHED = {"gateway": 8080, "dashboard": 8501, COLLECTOR: 16686}
+CONTAINER_PORT = 8000

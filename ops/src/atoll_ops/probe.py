@@ -1,9 +1,13 @@
-"""Asking a part how it is, over its own HTTP port. No HTTP library: the agent starts at once and stays small."""
+"""Asking a part how it is, over its own HTTP port. No HTTP library: the agent starts at once and stays small.
+
+`python -m atoll_ops.probe PORT` is a container's health check: it exits 0 when the part is ready, else 1, saying why.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from dataclasses import dataclass
 
 from atoll_ops.ports import HOST
@@ -49,3 +53,17 @@ def _read(status: int, body: bytes, path: str) -> Health:
         return Health(status == 200, str(said.get("why", "")), tuple(map(str, said.get("degraded", ()))))
     except (ValueError, AttributeError, TypeError):
         return Health(status == 200, "" if status == 200 else f"{path} answers {status}")
+
+
+def main(words: list[str]) -> int:
+    """The health check; its exit code."""
+    if len(words) != 1 or not words[0].isdecimal():
+        print("expected: python -m atoll_ops.probe PORT", file=sys.stderr)
+        return 2
+    found = asyncio.run(health(int(words[0]), timeout_seconds=2.0))
+    print("no answer" if found is None else found.why or "ready" if found.ready else found.why or "not ready")
+    return 0 if found is not None and found.ready else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
