@@ -8,14 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from fake_jaeger import FOLDER, GO, PROGRAM, REAL, VERSION, archive, write_pins, write_program
 from release_host import left_in, release_host
+from system import poll_until
 
 from atoll_ops import keys, mesh, ports
 from atoll_ops.errors import MeshError, OperationError
 from atoll_ops.jaeger import bring, build, cache, existing, pins, settings
 from atoll_ops.jaeger.bring import AbsentError
+from atoll_ops.jaeger.errand import Errand
 from atoll_ops.launch import Plan, environments, variables
 from atoll_ops.slots import Slot
 from atoll_ops.state import State
@@ -280,3 +283,42 @@ def test_a_stranger_at_the_address_is_told_from_a_jaeger() -> None:
         assert existing.silence(host.url + "/page") == "/api/services answers something else"
         assert existing.silence(host.url + "/none") == "/api/services answers 404"
     assert "refused" in existing.silence(host.url)
+
+
+# ---- `./atoll test` ----------------------------------------------------------------------------------------------
+
+
+def test_tests_get_it_meanwhile_and_hear_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pins(tmp_path, None)
+    write_program(tmp_path / "bin", "go", GO)
+    monkeypatch.setenv("GOFAKE_SECONDS", "2")
+    errand = Errand(tmp_path, tmp_path / "log")
+    heard: list[str] = []
+    assert errand.wait(lambda name, text: heard.append(f"{name}: {text}"))
+    assert any(re.fullmatch(r"jaeger: building \d+ %", line) for line in heard), heard
+    assert heard == list(dict.fromkeys(heard))  # a line once
+
+
+def test_tests_hear_why_there_is_none(tmp_path: Path) -> None:
+    write_pins(tmp_path, None)
+    errand = Errand(tmp_path, tmp_path / "log")
+    heard: list[str] = []
+    assert not errand.wait(lambda _, text: heard.append(text))
+    assert "jaeger is absent: no pinned release" in heard[-1]
+
+
+def test_an_interrupted_test_run_ends_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pins(tmp_path, None)
+    go = str(write_program(tmp_path / "bin", "go", GO))
+    monkeypatch.setenv("GOFAKE_SECONDS", "60")
+
+    def compilers() -> list[int]:
+        return [one.pid for one in psutil.process_iter(["cmdline"]) if go in (one.info["cmdline"] or ())]
+
+    errand = Errand(tmp_path, tmp_path / "log")
+    try:
+        poll_until("the build to run", compilers)
+    finally:
+        errand.end()
+    assert compilers() == []
+    assert left_in(tmp_path / "cache") == []

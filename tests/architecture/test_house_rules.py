@@ -100,6 +100,30 @@ def test_names_are_one() -> None:
     assert set(MESH["group"]) == set(GROUPS)
 
 
+def test_what_people_look_through_is_nobody_on_the_bus() -> None:
+    """No function of the shop can come to need it: no grant, no group, and whoever starts the shop can leave it out."""
+    assert not set(LOOKERS) & set(MESH["grant"])
+    assert not set(LOOKERS) & {group["part"] for group in MESH["group"].values()}
+    assert set(LOOKERS).isdisjoint(PARTS)
+    assert MESH["part"]["jaeger"]["kind"] == "tool"
+
+
+def test_observability_is_configuration_and_listens_where_it_is_told() -> None:
+    """Nothing there is imported; every address is the loopback one unless whoever starts it says otherwise."""
+    found = [path for path in tracked() if path.is_relative_to(REPOSITORY / "observability")]
+    assert not [path for path in found if path.suffix in (".py", ".go")]
+    endpoints = [
+        line.split("endpoint:")[1].strip()
+        for path in found
+        if path.suffix == ".yaml"
+        for line in path.read_text().splitlines()
+        if "endpoint:" in line
+    ]
+    assert len(endpoints) >= 5
+    usual = re.compile(r'"(\$\{env:JAEGER_HOST:-127\.0\.0\.1\}:\$\{env:JAEGER_\w+_PORT:-\d+\}|127\.0\.0\.1:0)"( +#.*)?')
+    assert [text for text in endpoints if not usual.fullmatch(text)] == []
+
+
 def test_the_mesh_grants_what_the_contracts_say_and_no_service_more() -> None:
     for name, group in MESH["group"].items():
         assert set(group["topics"]) == GROUPS[name], f"mesh.toml [group.{name}]"
