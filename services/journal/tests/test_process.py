@@ -209,6 +209,23 @@ def test_the_commands_read_beside_the_running_journal(broker: Broker, tmp_path: 
         assert len(run("read", "--data", str(tmp_path / "data")).splitlines()) == 2
 
 
+def test_a_reader_that_has_seen_enough_is_no_error(broker: Broker, tmp_path: Path) -> None:
+    with process(tmp_path, broker):
+        until("credit", lambda: broker.said("CREDIT"))
+        for first in range(1, 3000, 100):
+            broker.deliver(*((seq, event(seq, f"o-{seq}")) for seq in range(first, first + 100)))
+        until("acks", lambda: len(broker.acked()) == 3000, seconds=30)
+    read = subprocess.Popen(
+        [sys.executable, "-m", "atoll_journal", "read"], cwd=PROJECT, env=environment(tmp_path, broker), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert read.stdout is not None
+    assert read.stderr is not None
+    assert read.stdout.readline()
+    read.stdout.close()
+    assert (read.stderr.read(), read.wait(timeout=10)) == ("", 0)
+
+
 def test_odd_http_is_answered_or_left(broker: Broker, tmp_path: Path) -> None:
     with process(tmp_path, broker) as it:
         assert it.get("/nothing")[0] == 404

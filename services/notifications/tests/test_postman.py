@@ -101,6 +101,7 @@ async def test_starttls(tmp_path: Path) -> None:
     assert mailbox.sessions[0].ssl is not None
 
 
+@pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")  # aiosmtpd: the whole line is TLS
 async def test_tls_and_a_login(tmp_path: Path) -> None:
     mailbox = Mailbox()
     context, ca_file = certificate(tmp_path)

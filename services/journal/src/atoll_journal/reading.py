@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -29,6 +30,9 @@ def read(
                 return 0
             time.sleep(FOLLOW_SECONDS)
     except KeyboardInterrupt:
+        return 0
+    except BrokenPipeError:  # `… | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains as it flushes at its end
         return 0
     finally:
         reader.close()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.metadata
 import random
 import time
 import uuid
@@ -30,8 +31,8 @@ from atoll_journal.line import Line
 from atoll_journal.logs import Log
 from atoll_journal.settings import Settings
 
-SDK = "journal/1"
-VERSION = "0.1.0"
+SDK = "none"
+VERSION = importlib.metadata.version("atoll-journal")
 IN_FLIGHT_EVENTS_MAX = 256
 IN_FLIGHT_BYTES_MAX = 8_388_608
 """What the broker may have sent and not got back as credit."""
