@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from fleet import Fleet, http
+from fleet import Fleet, fleet, http
 from mail import mails
 from polling import poll_until
+from topology import LOOKERS
 from witness import assert_witness_is_complete, witnessed
 
 Check = Callable[[Fleet], None]
@@ -85,6 +88,13 @@ TABLE: dict[str, tuple[Check, ...]] = {
 }  # fmt: skip
 
 
+#: Parts through which people look and act. No function of the shop needs them: each row holds all of them at once.
+WATCHERS = (*LOOKERS, "control")
+BUSINESS: tuple[Check, ...] = (
+    accepts_orders, confirms_orders, reads_orders, reads_stock, reads_sales, writes_mail, issues_tokens, shows_status,
+)  # fmt: skip
+
+
 @contextmanager
 def dead(shop: Fleet, part: str) -> Iterator[None]:
     """Kill a part with SIGKILL and keep it down for the block."""
@@ -116,6 +126,35 @@ def test_without_the_part_the_function_goes_on(shop: Fleet, part: str, function:
     shop.token()  # issued before: a token outlives the death of auth
     with dead(shop, part):
         function(shop)
+
+
+@pytest.fixture(scope="module")
+def watched(jaeger_binary: Path) -> Iterator[Fleet]:
+    """A whole system, with those who look at it."""
+    with (
+        tempfile.TemporaryDirectory(prefix="atoll-", ignore_cleanup_errors=True) as path,
+        fleet(Path(path) / "state", whole=True) as running,
+    ):
+        yield running
+
+
+@pytest.mark.parametrize("absent", [*((one,) for one in WATCHERS), WATCHERS], ids="-".join)
+def test_nobody_needs_who_only_looks(watched: Fleet, absent: tuple[str, ...]) -> None:
+    with ExitStack() as stack:
+        for part in absent:
+            stack.enter_context(dead(watched, part))
+        for function in BUSINESS:
+            function(watched)
+
+
+@pytest.mark.parametrize("part", WATCHERS)
+def test_a_looker_killed_in_the_middle_delays_no_order(watched: Fleet, part: str) -> None:
+    placed = [watched.place(f"looked-at-{uuid4()}") for _ in range(3)]
+    old = watched.signal(part, signal.SIGKILL)
+    placed += [watched.place(f"looked-at-{uuid4()}") for _ in range(3)]
+    for order_id in placed:
+        watched.wait_order(order_id, "confirmed")
+    watched.wait_back(part, old)
 
 
 @pytest.mark.parametrize("part", ["payments", "inventory", "broker", "sales", "notifications", "journal"])
