@@ -55,7 +55,10 @@ class Process:
                 return error.code, error.read().decode()
 
     def end(self) -> tuple[int, str]:
-        _, rest = self.popen.communicate(timeout=15)
+        try:
+            _, rest = self.popen.communicate(timeout=15)
+        finally:
+            self.popen.kill()
         return self.popen.returncode, self.first + rest
 
 
