@@ -230,6 +230,7 @@ def test_jaeger_is_told_its_ports_and_who_brings_it_the_way_out(
 ) -> None:
     monkeypatch.setenv("https_proxy", "http://proxy.example")
     monkeypatch.setenv("GOPROXY", "https://goproxy.example")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/secret")
     plan = _plan(tmp_path)
     told = variables(plan, plan.mesh.parts[keys.JAEGER], Slot(keys.JAEGER))
     names = ("JAEGER_HOST", "JAEGER_QUERY_PORT", "JAEGER_OTLP_GRPC_PORT", "JAEGER_OTLP_HTTP_PORT", "JAEGER_HEALTH_PORT")
@@ -237,6 +238,7 @@ def test_jaeger_is_told_its_ports_and_who_brings_it_the_way_out(
     assert told["https_proxy"] == "http://proxy.example"
     assert told["GOPROXY"] == "https://goproxy.example"
     assert told["ATOLL_RELEASES_URL"] == "http://127.0.0.1:9"
+    assert "GOOGLE_APPLICATION_CREDENTIALS" not in told
     other = variables(plan, plan.mesh.parts["one"], Slot("one"))
     assert not other.keys() & {"https_proxy", "GOPROXY", "ATOLL_RELEASES_URL", *names}
     assert [one.name for one in environments(plan.mesh)] == [tmp_path.name]

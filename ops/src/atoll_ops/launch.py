@@ -99,7 +99,7 @@ def _passed(part: Part) -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if name.upper() in names or name.startswith(prefixes)  # proxies are set in either case
+        if name.upper() in names or (name.startswith(prefixes) and not name.startswith("GOOGLE"))
     }
 
 
