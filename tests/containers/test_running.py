@@ -15,6 +15,7 @@ import pytest
 
 import engine
 import measured
+import reading
 import rules
 import topology
 from engine import Composed
@@ -25,6 +26,7 @@ pytest_plugins = ["container_fixtures"]
 OWNER = 10_001
 BACK_SECONDS = 5.0
 DRAIN_SECONDS = 10.0
+AGENT_MIB_MAX = 64
 #: One HTTP exchange, from whatever network namespace it runs in.
 _HTTP = """
 import json, sys, urllib.error, urllib.request
@@ -296,6 +298,16 @@ def test_the_command_line_works_inside_control(system: Composed) -> None:
     assert "docker compose" in said
 
 
+def test_accounts_are_administered_in_auths_container(system: Composed) -> None:
+    auth = ("env", "ATOLL_DATA=/atoll/data/auth-1", "/env/bin/python", "-m", "atoll_auth")
+    code, said = system.exec("auth", *auth, "users", "list")
+    assert code == 0, said
+    assert "operator" in said
+    code, said = system.exec("control", "atoll", "users", "list")
+    assert code == 1
+    assert "docker compose exec -e ATOLL_DATA=/atoll/data/auth-1 auth" in said
+
+
 def test_a_container_that_is_stopped_drains_and_is_unknown_until_it_returns(system: Composed, operator: str) -> None:
     code, seconds = system.stop("sales")
     measured.say(f"a stopped container drained in {seconds:.1f} s (promised {DRAIN_SECONDS:g})")
@@ -336,6 +348,38 @@ def test_a_part_that_an_operator_stopped_leaves_its_container_up_and_unhealthy(s
     code, said = system.exec("control", "atoll", "start", "notifications", "--reason", "a test")
     assert code == 0, said
     assert system.exec("notifications", *system.images["notifications"].health)[0] == 0
+
+
+def test_a_part_that_cannot_start_leaves_its_agent_up_to_say_why(system: Composed, tmp_path: Path) -> None:
+    """An engine that restarts a container over and over shows neither the reason nor anything to act on."""
+    page = reading.REPOSITORY / "mesh.toml"
+    wrong = tmp_path / "mesh.toml"
+    wrong.write_text(page.read_text().replace('NOTIFICATIONS_SMTP = ""', 'NOTIFICATIONS_SMTP = "no address"'))
+    assert system.stop("notifications")[0] == 0
+    configs = system.model["configs"]["mesh"]
+    configs["file"] = str(wrong)
+    try:
+        system.start("notifications")
+        seen = poll_until(
+            "notifications to be in a crash loop", lambda: snapshot(system)["notifications"],
+            lambda one: "crash loop" in one["why"], seconds=30,
+        )  # fmt: skip
+        assert "exited 64 (configuration error)" in seen["why"]
+        assert system.running["notifications"].process.poll() is None
+        assert system.stop("notifications")[0] == 0
+    finally:
+        configs["file"] = str(page)
+    system.start("notifications")
+    poll_until("all to be running", lambda: not_running(system), lambda left: not left, seconds=30)
+
+
+def test_what_the_agents_cost_is_said(system: Composed) -> None:
+    sizes = []
+    for container in system.running.values():
+        told = Path(f"/proc/{container.pid}/smaps_rollup").read_text()
+        sizes.append(next(int(line.split()[1]) for line in told.splitlines() if line.startswith("Rss:")) / 1024)
+    measured.say(f"an agent as PID 1 takes {min(sizes):.0f} to {max(sizes):.0f} MiB resident")
+    assert max(sizes) < AGENT_MIB_MAX
 
 
 def test_no_container_piles_up_zombies(system: Composed) -> None:

@@ -360,7 +360,7 @@ def clients(*words: Words, state: StateOption = None) -> int:
 def _administer(kind: str, words: tuple[str, ...], state: Path | None) -> int:
     from atoll_ops import accounts
 
-    _host_only(f"docker compose exec auth /env/bin/python -m atoll_auth {kind} …")
+    _host_only(f"docker compose exec -e ATOLL_DATA=/atoll/data/auth-1 auth /env/bin/python -m atoll_auth {kind} …")
     return accounts.administer(root(), state_of(state), kind, words)
 
 
@@ -375,6 +375,7 @@ def demo(file: Path | None = None, /, *, rate: float | None = None, state: State
         file: In UCI Online Retail format; default: a small invented sample.
         rate: At most so many requests a second.
     """
+    _host_only("./atoll demo --state DIR")
     from atoll_ops.demo import run
 
     return run.demo(state_of(state), file, rate)
