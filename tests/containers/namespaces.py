@@ -14,12 +14,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-#: What must not be seen of the machine in a container: its own homes, work and state.
+#: Of a root directory: links into /usr, and folders that begin empty, so that nothing of this machine is seen there.
 _LINKED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _EMPTY = ("dev", "proc", "sys", "tmp", "run", "root", "home", "var/tmp", "mnt", "usr")
 _PYTHON_WANTED = (3, 13)  # what the Dockerfiles name
@@ -34,10 +35,14 @@ def missing() -> str:
     absent = [tool for tool in _TOOLS if shutil.which(tool) is None]
     if absent:
         return f"no {', '.join(absent)}"
-    if "overlay" not in Path("/proc/filesystems").read_text():
-        return "the kernel has no overlay file system"
-    tried = subprocess.run(["unshare", "--mount", "--pid", "--net", "--fork", "true"], capture_output=True, check=False)
-    return "" if tried.returncode == 0 else f"unshare: {tried.stderr.decode().strip()}"
+    with tempfile.TemporaryDirectory(prefix="atoll-overlay-") as folder:  # none lies on an overlay: in a container
+        for name in ("lower", "upper", "work", "merged"):
+            Path(folder, name).mkdir()
+        options = f"lowerdir={folder}/lower,upperdir={folder}/upper,workdir={folder}/work"
+        command = ["mount", "-t", "overlay", "overlay", "-o", options, f"{folder}/merged"]
+        private = ["unshare", "--mount", "--propagation", "private", "--pid", "--net", "--fork"]
+        tried = subprocess.run([*private, *command], capture_output=True, text=True, check=False)
+    return "" if tried.returncode == 0 else f"no namespace with an overlay file system: {tried.stderr.strip()}"
 
 
 def need() -> None:
