@@ -17,6 +17,7 @@ from system import FAKE_PART
 
 from atoll_ops import instance as supervision
 from atoll_ops import mesh, ports, probe, suites
+from atoll_ops import operations as operating
 from atoll_ops.instance import Instance
 from atoll_ops.launch import LOG_BYTES_MAX, Plan
 from atoll_ops.operations import ActRefusedError, Operations
@@ -217,6 +218,72 @@ async def test_the_same_operation_is_begun_once(make: Make) -> None:
     assert operations.request("kill", one.slot, "r", "amy", operation_id="x") is first
     assert len(begun) == 1
     begun[0].close()
+
+
+def _operating(one: Instance) -> tuple[Operations, list[asyncio.Task[None]]]:
+    tasks: list[asyncio.Task[None]] = []
+    return Operations({one.slot: one}, lambda work: tasks.append(asyncio.create_task(work)), lambda: None), tasks
+
+
+async def test_one_operation_at_a_time_and_another_is_told_which(make: Make) -> None:
+    one = make(FAKE_DRAIN_SECONDS="0.5")
+    await _until("readiness", lambda: one.is_ready)
+    operations, _ = _operating(one)
+    restart = operations.request("restart", one.slot, "r", "amy")
+    await _until("the drain", lambda: restart.state == "stopping")
+    for act in ("kill", "stop", "pause"):
+        with pytest.raises(ActRefusedError, match="restart, asked for by amy, goes on") as refused:
+            operations.request(act, one.slot, "r", "bob")
+        assert refused.value.refusal == "busy"
+    current = operations.current(one.slot)
+    assert current is restart
+    await _until("its end", lambda: restart.done)
+    assert restart.ok
+    assert operations.current(one.slot) is None
+    kill = operations.request("kill", one.slot, "r", "bob")
+    await _until("its end", lambda: kill.done)
+    assert kill.ok
+
+
+async def test_a_stop_ends_an_operation_that_only_waits_for_readiness(make: Make) -> None:
+    one = make(FAKE_READY="no")
+    await _until("a process", lambda: one.process)
+    operations, _ = _operating(one)
+    kill = operations.request("kill", one.slot, "r", "amy")
+    await _until("the wait", lambda: kill.awaits_start)
+    with pytest.raises(ActRefusedError):
+        operations.request("restart", one.slot, "r", "bob")
+    stop = operations.request("stop", one.slot, "enough", "bob")
+    await _until("both ends", lambda: kill.done and stop.done)
+    assert (kill.state, kill.ok) == ("failed", False)
+    assert (stop.state, stop.ok) == ("stopped", True)
+    assert one.state()[0] == "stopped"
+
+
+async def test_a_part_that_never_gets_ready_times_the_operation_out(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operating, "READY_SECONDS_MAX", 0.5)
+    one = make(FAKE_READY="no")
+    await _until("a process", lambda: one.process)
+    operations, _ = _operating(one)
+    kill = operations.request("kill", one.slot, "r", "amy")
+    await _until("its end", lambda: kill.done)
+    assert [step.state for step in kill.steps] == ["requested", "stopped", "timed out"]
+    assert "waiting for: a wonder" in kill.steps[-1].text
+
+
+async def test_a_pause_says_who_asked_and_why_and_forgets_it_after(make: Make) -> None:
+    one = make()
+    await _until("readiness", lambda: one.is_ready)
+    operations, _ = _operating(one)
+    operations.request("pause", one.slot, "drill", "amy", 30.0)
+    await _until("the pause", lambda: one.paused_until)
+    told = one.describe()
+    assert (told["state"], told["paused_by"], told["paused_reason"]) == ("paused", "amy", "drill")
+    operations.request("resume", one.slot, "r", "amy")
+    await _until("the end", lambda: one.paused_until is None)
+    assert one.describe()["paused_by"] == ""
 
 
 async def test_an_unknown_act_or_limit_is_refused(make: Make) -> None:
