@@ -266,10 +266,13 @@ async def test_the_audit_is_found_by_who_act_and_target_exactly_and_in_pages(con
 
 async def test_a_second_act_meanwhile_is_a_conflict_that_names_the_first(control: Control) -> None:
     going_on = {"id": "op1", "act": "kill", "by": "amy", "state": "stopped", "awaits_start": True}
-    control.agent.parts = [part("orders", 7, operation=going_on)]
+    control.agent.parts = [part("orders", 7, operation=going_on), part("sales", None, "stopped")]
     status, problem = await control.act("operator", "orders/1/restart")
     assert (status, problem["code"]) == (409, "busy")
     assert "kill, asked for by amy" in problem["detail"]
     assert (await control.act("operator", "orders/1/stop"))[0] == 202, "a stop ends what only waits"
+    first = await control.act("operator", "sales/1/start", key="k1")
+    control.agent.parts = [part("sales", 7, operation=going_on), part("orders", 7)]
+    assert first == await control.act("operator", "sales/1/start", key="k1"), "a repeated request is no second act"
     control.agent.parts = [part("orders", 7, operation=going_on | {"awaits_start": False})]
     assert (await control.act("operator", "orders/1/stop"))[0] == 409

@@ -109,12 +109,14 @@ class Desk:
         if act not in ACTS:
             raise web.Problem(404, "unknown_act", f"Expected one of {', '.join(ACTS)}, not {act!r}")
         await self.check_may(asker, act, target, reason)
-        await self._check_makes_sense(act, name, instance)
+        objection = await self._objection(act, name, instance)
         begun = _begun(act, name, instance, reason, asker.who)
         fresh: list[str] = []  # filled only if this is no replay of an earlier answer
 
         def note(tx: atoll.Transaction) -> web.Answer:
             def effect() -> web.Answer:
+                if objection is not None:  # asked here, for a repeated request must not be refused for its first one
+                    raise objection
                 fresh.append(begun["id"])
                 audit.begin(tx, who=asker.who, act=act, target=target, reason=reason, operation_id=begun["id"],
                             trace_id=trace_id())  # fmt: skip
@@ -155,19 +157,20 @@ class Desk:
         listed = await self.admin("dlq.list", group=group, limit=_REPLAY_PAGE)
         return list(dict.fromkeys(str(letter["subject"]) for letter in listed["letters"]))
 
-    async def _check_makes_sense(self, act: str, name: str, instance: int) -> None:
-        """Raises Problem: 404 for a slot that there is none of, 409 for an act that cannot be done now."""
+    async def _objection(self, act: str, name: str, instance: int) -> web.Problem | None:
+        """Why it makes no sense now: 404 for a slot that there is none of, 409 for an act that cannot be done."""
         parts = (await self._ask(do="snapshot"))["parts"]
         found = next((part for part in parts if (part["name"], part["instance"]) == (name, instance)), None)
         if found is None:
             known = ", ".join(f"{part['name']}/{part['instance']}" for part in parts)
-            raise web.Problem(404, "unknown_instance", f"There is no {name}/{instance} (there are: {known})")
+            return web.Problem(404, "unknown_instance", f"There is no {name}/{instance} (there are: {known})")
         if act in ("kill", "pause") and found["pid"] is None:
-            raise web.Problem(409, "no_process", f"{name}/{instance} has no process to {act}: {found['why']}")
+            return web.Problem(409, "no_process", f"{name}/{instance} has no process to {act}: {found['why']}")
         going_on = found.get("operation")
         if going_on is not None and not (act == "stop" and going_on.get("awaits_start")):
             what = f"{going_on['act']}, asked for by {going_on['by']}"
-            raise web.Problem(409, "busy", f"{name}/{instance}: {what}, goes on; see /ops/operations/{going_on['id']}")
+            return web.Problem(409, "busy", f"{name}/{instance}: {what}, goes on; see /ops/operations/{going_on['id']}")
+        return None
 
     async def _dispatch(self, begun: dict[str, Any], seconds: float | None) -> None:
         request = {key: begun[key] for key in ("id", "act", "name", "instance", "reason", "by")}
