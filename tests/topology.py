@@ -106,3 +106,54 @@ CONTAINER_NETWORKS = {
 #: ... which ports the host shows, on 127.0.0.1 (each listens on the same inside), and on which the others listen.
 PUBLISHED = {"gateway": 8080, "dashboard": 8501, COLLECTOR: 16686}
 CONTAINER_PORT = 8000
+# ---- one order is one trace --------------------------------------------------------------------------------------
+
+#: A span's place: its service and its name.
+Place = tuple[str, str]
+
+DOOR: set[tuple[Place, Place]] = {
+    (("demo", "POST"), ("gateway", "POST /orders")),
+    (("gateway", "POST /orders"), ("gateway", "POST")),
+    (("gateway", "POST"), ("orders", "POST /orders")),
+}
+
+
+def _event(cause: Place, topic: str, *groups: str) -> set[tuple[Place, Place]]:
+    """What one event adds to a trace: made by its cause, brought to the broker, heard by each of these groups."""
+    publisher = cause[0]
+    made = (publisher, f"publish {topic}")
+    heard = {(made, (group, f"process {topic}")) for group in groups}
+    return {(cause, made), (made, (publisher, f"relay {topic}"))} | heard
+
+
+PLACED = DOOR | _event(("orders", "POST /orders"), "orders.order.placed.v1", "inventory", "payments")
+RESERVED = PLACED | _event(("inventory", "process orders.order.placed.v1"), "inventory.stock.reserved.v1", "payments")
+
+#: Parent → child, for each way that an order can go. An attempt that is made again adds a span, never an edge.
+TRACE_EDGES: dict[str, set[tuple[Place, Place]]] = {
+    "confirmed": RESERVED
+    | _event(("payments", "process inventory.stock.reserved.v1"), "payments.payment.captured.v1", "orders")
+    | _event(("orders", "process payments.payment.captured.v1"), "orders.order.confirmed.v1", "sales", "notifications")
+    | {(("orders", "publish orders.order.confirmed.v1"), ("notifications", "deliver mail"))},
+    "payment declined": RESERVED
+    | _event(("payments", "process inventory.stock.reserved.v1"), "payments.payment.declined.v1", "orders")
+    | _event(
+        ("orders", "process payments.payment.declined.v1"),
+        "orders.order.cancelled.v1",
+        "inventory",
+        "payments",
+        "notifications",
+    )
+    | _event(("inventory", "process orders.order.cancelled.v1"), "inventory.stock.released.v1")
+    | {(("orders", "publish orders.order.cancelled.v1"), ("notifications", "deliver mail"))},
+    "stock rejected": PLACED
+    | _event(("inventory", "process orders.order.placed.v1"), "inventory.stock.rejected.v1", "orders")
+    | _event(
+        ("orders", "process inventory.stock.rejected.v1"),
+        "orders.order.cancelled.v1",
+        "inventory",
+        "payments",
+        "notifications",
+    )
+    | {(("orders", "publish orders.order.cancelled.v1"), ("notifications", "deliver mail"))},
+}
