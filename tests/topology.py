@@ -106,6 +106,7 @@ CONTAINER_NETWORKS = {
 #: ... which ports the host shows, on 127.0.0.1 (each listens on the same inside), and on which the others listen.
 PUBLISHED = {"gateway": 8080, "dashboard": 8501, COLLECTOR: 16686}
 CONTAINER_PORT = 8000
+
 # ---- one order is one trace --------------------------------------------------------------------------------------
 
 #: A span's place: its service and its name.

@@ -3,8 +3,8 @@
 The file (PLANTED_MISBEHAVIOUR names the folder, the slot's name the file) holds `VERDICT TOPIC`; it is removed just
 before, so the next attempt is as good as any.
 
-    fail     the handler raises, as a bug would
-    reject   it says that this event can never be handled: a dead letter
+    fail     the handler raises after its work, as a bug would
+    reject   it says at once that this event can never be handled: a dead letter
     die      its process is killed with everything that was done for the event, and not committed
 """
 
@@ -24,31 +24,32 @@ right = _events.SubscriptionTable.get
 
 
 def get(self: _events.SubscriptionTable, topic: str) -> _events.Subscription | None:
-    """The subscription with a handler that looks at the file after its work."""
+    """The subscription with a handler that looks at the file before and after its work."""
     found = right(self, topic)
     if found is None:
         return None
     handler = found.handler
 
     def misbehaving(event: Any, tx: Any) -> None:
+        misbehave(topic, {"reject": Reject("planted")})
         handler(event, tx)
-        misbehave(topic)
+        misbehave(topic, {"fail": ZeroDivisionError("planted"), "die": None})
 
     return msgspec.structs.replace(found, handler=misbehaving)
 
 
-def misbehave(topic: str) -> None:
-    """Do what the file asks for, if it asks for it here."""
+def misbehave(topic: str, ways: dict[str, Exception | None]) -> None:
+    """Do what the file asks for, if it asks for it here: raise, or die where there is nothing to raise."""
     try:
         verdict, wanted = ARMED.read_text().split()
     except (FileNotFoundError, ValueError):
         return
-    if wanted != topic:
+    if wanted != topic or verdict not in ways:
         return
     ARMED.unlink()
-    if verdict == "die":
-        os.kill(os.getpid(), signal.SIGKILL)
-    raise {"fail": ZeroDivisionError("planted"), "reject": Reject("planted")}[verdict]
+    if (error := ways[verdict]) is not None:
+        raise error
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 _events.SubscriptionTable.get = get  # type: ignore[method-assign]
