@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -15,7 +17,7 @@ from support import Harness, MakeGateway, MakeService, echo
 
 from atoll_gateway import policy
 from atoll_gateway.policy import Policy, PolicyError
-from atoll_gateway.tracing import Budget
+from atoll_gateway.tracing import Budget, Trace, Tracing
 
 DESCRIBED = {
     "openapi": "3.1.0",
@@ -166,6 +168,51 @@ async def test_own_pages_and_requests_above_the_budget_have_no_span(
     front = await gateway(await service("orders", echo), trace_all_per_second=0, trace_one_in=1000)
     assert (await front.call("GET", "/orders")).json["headers"]["traceparent"].endswith("-00")
     await front.call("GET", "/live", headers={})
+    assert not spans.get_finished_spans()
+
+
+def begun(tracing: Tracing, method: str, path: str) -> Trace:
+    """A request of a client that brings no context."""
+    return tracing.begin(make_mocked_request(method, path))
+
+
+def test_what_was_not_sampled_and_fails_has_its_span(spans: InMemorySpanExporter) -> None:
+    tracing = Tracing(1, 1000, 5.0, lambda: 0.0)
+    assert begun(tracing, "GET", "/orders").sampled
+    well, failed, too_many = (begun(tracing, "GET", "/orders") for _ in range(3))
+    assert not failed.sampled
+    well.end(200, None)
+    assert not spans.get_finished_spans()
+    failed.end(503, "service_away")
+    (span,) = spans.get_finished_spans()
+    assert f"{span.context.trace_id:032x}" == failed.trace_id, "the id that the client was told"
+    assert (_told(span)["http.response.status_code"], _told(span)["error.type"]) == (503, "service_away")
+    assert not span.status.is_ok
+    too_many.end(503, "service_away")
+    assert len(spans.get_finished_spans()) == 1, "everything may fail at once"
+
+
+def test_what_was_not_sampled_and_is_slow_has_its_span(spans: InMemorySpanExporter) -> None:
+    tracing = Tracing(1, 1000, 0.01, lambda: 0.0)
+    begun(tracing, "GET", "/orders")
+    slow = begun(tracing, "GET", "/orders")
+    time.sleep(0.02)  # the fault itself
+    slow.end(200, None)
+    (span,) = spans.get_finished_spans()
+    assert span.start_time is not None
+    assert span.end_time is not None
+    assert span.end_time - span.start_time >= 10_000_000
+    assert span.status.is_ok or span.status.is_unset
+
+
+def test_operators_acts_are_traced_whatever_the_load_and_their_looking_takes_nothing(
+    spans: InMemorySpanExporter,
+) -> None:
+    tracing = Tracing(1, 1000, 5.0, lambda: 0.0)
+    assert not any(begun(tracing, "GET", "/ops/snapshot").sampled for _ in range(50))
+    assert begun(tracing, "POST", "/orders").sampled
+    assert not begun(tracing, "POST", "/orders").sampled
+    assert begun(tracing, "POST", "/ops/instances/payments/1/kill").sampled
     assert not spans.get_finished_spans()
 
 

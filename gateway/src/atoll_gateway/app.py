@@ -20,7 +20,7 @@ from .routing import METHODS, OWN_PAGES
 from .settings import Settings
 from .storage import Shelf
 from .streams import Streams
-from .tracing import Budget, Trace, Tracing
+from .tracing import Trace, Tracing
 from .trust import Door, KeyRing, Revoked
 
 _CLIENT_LEFT = 499  # nobody sees it; the word for it in metrics and traces
@@ -34,7 +34,7 @@ def make_app(settings: Settings, feed: Feed) -> web.Application:
     door = Door(parts.keys, parts.revoked, time.time, parts.metrics.refused)
     assertions = Assertions(settings.assertion_key, time.time, time.monotonic)
     proxy = Proxy(policy, parts.registry, door, assertions, parts.metrics, parts.streams)
-    tracing = Tracing(Budget(policy.trace_all_per_second, policy.trace_one_in, time.monotonic))
+    tracing = Tracing(policy.trace_all_per_second, policy.trace_one_in, policy.trace_slow_seconds)
     app = web.Application(middlewares=[_observing(parts.metrics, tracing)])
     app[PARTS] = parts
     app.add_routes(pages.routes)

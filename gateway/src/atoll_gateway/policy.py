@@ -61,6 +61,9 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     # ---- traces: all of the first so many a second, then one in so many
     trace_all_per_second: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 20
     trace_one_in: Count = 20
+    # A request that took longer has its span even if it was not sampled; so has one that ended with 5xx. An endless
+    # stream is slow by this measure, and is kept once it ends.
+    trace_slow_seconds: Seconds = 2.0
 
 
 class _Mesh(msgspec.Struct):

@@ -5,6 +5,11 @@ what a kept one does. The budget is all requests up to so many a second, then on
 whole, a busy one cheaply. The client's own flag is not asked: anyone could switch tracing on for all his requests.
 Its trace id is kept, so that a client can find its request.
 
+What was not sampled and then fails (5xx) or is slow gets its server span afterwards, alone, under the trace id that the
+client and the logs have; a budget of its own bounds that, for everything may fail at once. Operators have budgets of
+their own too: their acts are traced whatever the shop's load, for the audit names their traces, and their looking,
+which a dashboard does each second, takes nothing from the shop's.
+
 A sampled request goes out on a client session of its own, with the OpenTelemetry instrumentation's trace
 configuration; the others carry a `traceparent` with flag 00, so that what they cause agrees not to be sampled, and
 still have a trace id for logs and problems.
@@ -15,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import random
 import re
+import time
 from collections.abc import Callable, Iterator
 
 import aiohttp
@@ -62,12 +68,20 @@ class Budget:
         return self._over % self._one_in == 0
 
 
-class Trace:
-    """The trace identity of one request, and its server span if it is sampled."""
+Late = Callable[[str, int], Span | None]
+"""Makes a span for a request that has failed or was slow: its name, its beginning in ns. None: the budget is spent."""
 
-    def __init__(self, trace_id: str, span: Span | None) -> None:
+
+class Trace:
+    """The trace identity of one request, and its server span if it is sampled, or once it has failed."""
+
+    def __init__(self, trace_id: str, span: Span | None, late: Late | None = None, slow_seconds: float = 0) -> None:
         self.trace_id = trace_id
         self._span = span
+        self._late = late
+        self._slow_ns = int(slow_seconds * 1e9)
+        self._began = time.time_ns() if late is not None else 0
+        self._route: tuple[str, Route] | None = None
 
     @property
     def sampled(self) -> bool:
@@ -89,43 +103,81 @@ class Trace:
 
     def routed(self, method: str, route: Route) -> None:
         """Names the span by the route's template: a name a path would be one series a customer."""
+        self._route = method, route
         if self._span is not None:
-            self._span.update_name(f"{method} {route.template}")
-            self._span.set_attributes({"http.route": route.template, "atoll.service": route.service})
+            self._name(self._span)
 
     def end(self, status: int, error: str | None) -> None:
         """Ends the span. Only 5xx is the server's error; `error` is a problem code, of few values."""
-        if self._span is None:
+        span = self._span or self._afterwards(status)
+        if span is None:
             return
-        self._span.set_attribute("http.response.status_code", status)
+        span.set_attribute("http.response.status_code", status)
         if error is not None or status >= 500:
-            self._span.set_attribute("error.type", error or str(status))
+            span.set_attribute("error.type", error or str(status))
         if status >= 500:
-            self._span.set_status(Status(StatusCode.ERROR, error))
-        self._span.end()
+            span.set_status(Status(StatusCode.ERROR, error))
+        span.end()
+
+    def _name(self, span: Span) -> None:
+        if self._route is not None:
+            method, route = self._route
+            span.update_name(f"{method} {route.template}")
+            span.set_attributes({"http.route": route.template, "atoll.service": route.service})
+
+    def _afterwards(self, status: int) -> Span | None:
+        if self._late is None or (status < 500 and time.time_ns() - self._began < self._slow_ns):
+            return None
+        span = self._late(self.trace_id, self._began)
+        if span is not None:
+            self._name(span)
+        return span
 
 
 class Tracing:
     """Begins traces. The tracer comes from the global provider, which `atoll.telemetry` sets up, or does nothing."""
 
-    def __init__(self, budget: Budget) -> None:
-        self._budget = budget
+    def __init__(
+        self, all_per_second: int, one_in: int, slow_seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clients = Budget(all_per_second, one_in, clock)
+        self._acts = Budget(all_per_second, one_in, clock)
+        self._looks = Budget(0, one_in, clock)
+        self._late = Budget(all_per_second, one_in, clock)
+        self._slow_seconds = slow_seconds
         self._tracer = trace.get_tracer("atoll_gateway")
 
     def begin(self, request: web.BaseRequest) -> Trace:
         """The trace of a request that has just come in."""
         parent = _parent(request.headers)
-        if self._budget.sample():
-            span = self._tracer.start_span(
-                request.method if request.method in METHODS else "HTTP",
-                context=_context(parent),
-                kind=SpanKind.SERVER,
-                attributes=_attributes(request),
-            )
+        if self._budget(request).sample():
+            span = self._start(request, parent)
             # Not so with telemetry switched off, or with a sampler that says no: then nothing must claim to be sampled.
             if span.is_recording():
                 return Trace(f"{span.get_span_context().trace_id:032x}", span)
-        return Trace(parent[0] if parent else f"{_random.getrandbits(128) or 1:032x}", None)
+
+        def late(trace_id: str, began_ns: int) -> Span | None:
+            if not self._late.sample():
+                return None
+            # A span cannot be given a trace id, only a parent in that trace: the client's, or one that is nowhere.
+            return self._start(request, parent or (trace_id, f"{_random.getrandbits(64) or 1:016x}"), began_ns)
+
+        trace_id = parent[0] if parent else f"{_random.getrandbits(128) or 1:032x}"
+        return Trace(trace_id, None, late, self._slow_seconds)
+
+    def _budget(self, request: web.BaseRequest) -> Budget:
+        if not request.raw_path.startswith("/ops/"):
+            return self._clients
+        return self._looks if request.method in ("GET", "HEAD") else self._acts
+
+    def _start(self, request: web.BaseRequest, parent: tuple[str, str] | None, began_ns: int | None = None) -> Span:
+        return self._tracer.start_span(
+            request.method if request.method in METHODS else "HTTP",
+            context=_context(parent),
+            kind=SpanKind.SERVER,
+            attributes=_attributes(request),
+            start_time=began_ns,
+        )
 
 
 def client_trace_config() -> aiohttp.TraceConfig:
