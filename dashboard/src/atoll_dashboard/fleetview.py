@@ -1,0 +1,166 @@
+"""What the pages say of the fleet, as pure functions of what was last seen and of the time now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from atoll_dashboard import states, wording
+from atoll_dashboard.snapshot import Part, Snapshot
+
+#: Only an admin may act on these two (the ops API refuses others): everything stands on them.
+ADMIN_ONLY = frozenset({"broker", "auth"})
+_UP = ("running", "degraded", "starting")
+_GONE = ("down", "stopped", "unknown")
+_TYPED = frozenset({"Kill"})
+_NO_DIALOG = frozenset({"Start", "Resume"})
+
+
+@dataclass(frozen=True)
+class Absence:
+    """Something that is gone, in the words of an alert."""
+
+    part: str
+    text: str
+    since: float | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """One look at the fleet: the last snapshot, its age, what is gone, and what this operator's acts say beyond it."""
+
+    snapshot: Snapshot | None
+    at: float | None  # when it was received, by our clock
+    now: float
+    absences: tuple[Absence, ...] = ()
+    ahead: Mapping[str, str] | None = None  # slot -> state that an operation reported after the snapshot
+    held: bool = False
+
+    @property
+    def age_seconds(self) -> float:
+        """Of the snapshot; infinite without one."""
+        return float("inf") if self.at is None else max(0.0, self.now - self.at)
+
+    @property
+    def stale(self) -> bool:
+        """Whether what is shown may no longer be so: then it is dimmed."""
+        return self.age_seconds > states.OLD_AFTER_SECONDS
+
+    def state(self, part: Part) -> str:
+        """The state to show for a part."""
+        ahead = (self.ahead or {}).get(part.slot)
+        return states.shown(ahead or part.state, self.age_seconds)
+
+    def by_name(self) -> list[Part]:
+        """The parts in the page's order."""
+        return list(self.snapshot.parts) if self.snapshot else []
+
+
+def absences(snapshot: Snapshot | None, age_seconds: float, gone: tuple[Absence, ...]) -> tuple[Absence, ...]:
+    """Everything that an alert names: what the poller missed, then the parts that the snapshot says are not there.
+
+    An old snapshot accuses nobody: what it says of a part may be over.
+    """
+    named = {one.part for one in gone}
+    found = list(gone)
+    if snapshot is not None and age_seconds <= states.UNKNOWN_AFTER_SECONDS:
+        found += [
+            Absence(part.name, sentence(part)) for part in snapshot.parts if part.state in _GONE and part.name not in named
+        ]
+    return tuple(found)
+
+
+def sentence(part: Part) -> str:
+    """`payments is stopped: stopped by amy: drill`."""
+    return f"{part.name} is {part.state}" + (f": {part.why}" if part.why else "")
+
+
+def fleet_word(view: View) -> tuple[str, str]:
+    """The fleet's state and its words: ("running", "13 of 13 up")."""
+    if view.snapshot is None or view.age_seconds > states.UNKNOWN_AFTER_SECONDS:
+        return "unknown", "the fleet's state is unknown"
+    figures = view.snapshot.figures
+    if figures.up >= figures.of and not view.snapshot.alarms:
+        return "running", f"{figures.up} of {figures.of} up"
+    if figures.up < figures.of:
+        return "down", f"{figures.up} of {figures.of} up"
+    return "degraded", f"{figures.up} of {figures.of} up, {wording.plural(len(view.snapshot.alarms), 'alarm')}"
+
+
+def freshness(view: View, zone: str | None) -> str:
+    """`Updated 18:34:38 · every 2 s`, or how old it is, or that it is held."""
+    if view.at is None:
+        return "Nothing received yet"
+    updated = f"Updated {wording.clock(view.at, zone)}"
+    if view.held:
+        return f"{updated} · held"
+    if view.stale:
+        return f"{updated} · {view.age_seconds:.0f} s old"
+    return f"{updated} · every 2 s"
+
+
+# ---- acting ------------------------------------------------------------------------------------------------------
+
+
+def acts_for(part: Part, scopes: frozenset[str]) -> list[str]:
+    """The acts that make sense for a part, and that this operator may do."""
+    if "ops:operate" not in scopes or (part.name in ADMIN_ONLY and "ops:admin" not in scopes):
+        return []
+    if part.state == "paused":
+        return ["Resume", "Kill", "Stop"]
+    if part.pid is not None:
+        return ["Kill", "Stop", "Restart", "Pause"]
+    if part.wanted == "stopped" or part.state == "absent":
+        return ["Start"]
+    return ["Start", "Stop"]  # it waits after failures: try now, or leave it
+
+
+def needs_dialog(act: str, part: Part) -> bool:
+    """Friction grows with damage: what harms nobody asks nothing, but for broker and auth it always asks."""
+    return act not in _NO_DIALOG or part.name in ADMIN_ONLY
+
+
+def needs_name(act: str, part: Part) -> bool:
+    """Whether the part's name must be typed."""
+    return act in _TYPED or part.name in ADMIN_ONLY
+
+
+def consequence(act: str, name: str) -> str:
+    """What an act does, in a sentence."""
+    return {
+        "Kill": f"{name} gets SIGKILL now, in the middle of whatever it does, and is started again by itself.",
+        "Stop": f"{name} drains (10 s at most) and stays down until somebody starts it.",
+        "Restart": f"{name} drains (10 s at most) and is started again.",
+        "Pause": f"{name} stands still (SIGSTOP) and goes on by itself after 60 s, or when resumed.",
+        "Start": f"{name} is started.",
+        "Resume": f"{name} goes on.",
+    }[act]
+
+
+def blast_radius(snapshot: Snapshot, part: Part) -> str:
+    """What is without this part meanwhile: `0 healthy instances left · publishes to 3 topics · 132 in flight`."""
+    others = sum(
+        one.name == part.name and one.instance != part.instance and one.state == "running" for one in snapshot.parts
+    )
+    words = [f"{wording.plural(others, 'healthy instance')} left"]
+    if part.topics.publishes:
+        topics = set(part.topics.publishes)
+        listeners = sorted(
+            {one.name for one in snapshot.parts if one.name != part.name and topics & set(one.topics.consumes)}
+        )
+        heard = f" that {_listed(listeners)} {'listens' if len(listeners) == 1 else 'listen'} to" if listeners else ""
+        words.append(f"publishes to {wording.plural(len(topics), 'topic')}{heard}")
+    if part.in_flight is not None:
+        words.append(f"{wording.count(part.in_flight)} in flight")
+    return " · ".join(words)
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def total_up(view: View) -> str:
+    """`11 of 13`, or a dash."""
+    if view.snapshot is None or view.age_seconds > states.UNKNOWN_AFTER_SECONDS:
+        return wording.DASH
+    return f"{view.snapshot.figures.up} of {view.snapshot.figures.of}"

@@ -1,0 +1,134 @@
+"""What every page has: the strip, what is gone, the operations of this tab; and one part that renews itself.
+
+One live fragment a page, of HTML elements alone: with several, or with canvases, ten viewers were enough to bring the
+server down.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import streamlit as st
+
+from atoll_dashboard import acts, fleetview, markup, snapshot, states, wording
+from atoll_dashboard.fleetview import Absence, View
+from atoll_dashboard.poller import Seen
+from atoll_dashboard.sessions import Session, current
+from atoll_dashboard.snapshot import Snapshot, SnapshotError
+from atoll_dashboard.world import world
+
+Body = Callable[[Session, View], None]
+
+EVERY_SECONDS = 2.0
+#: While an operation of this tab goes on.
+EVERY_SECONDS_UNDERWAY = 0.5
+_HOLD, _HELD, _LOOKS_OFTEN = "hold-updates", "held", "looks-often"
+
+
+def page(body: Body) -> None:
+    """A page: the live part around `body`, and a dialog where one was asked for."""
+    often = acts.underway()
+    st.session_state[_LOOKS_OFTEN] = often
+    st.fragment(_live, run_every=EVERY_SECONDS_UNDERWAY if often else EVERY_SECONDS)(body)
+    acts.open_dialog()
+
+
+def _live(body: Body) -> None:
+    session = current()
+    if session is None:
+        st.html(markup.wrapped(markup.note(f"You are signed out. {markup.link(markup.address('login'), 'Sign in')}")))
+        return
+    acts.follow(session)
+    if acts.underway() != st.session_state[_LOOKS_OFTEN]:
+        st.rerun()  # the whole page, which sets the other pace
+    held = bool(st.session_state.get(_HOLD))
+    view = _view(_seen(held), held)
+    _strip(session, view)
+    _alert(view)
+    acts.show()
+    body(session, view)
+
+
+def _seen(held: bool) -> Seen:
+    if not held:
+        st.session_state.pop(_HELD, None)
+        return world().poller.seen()
+    kept: Seen = st.session_state.setdefault(_HELD, world().poller.seen())
+    return kept
+
+
+def _view(seen: Seen, held: bool) -> View:
+    now = time.time()
+    gone = tuple(Absence(one.part, f"{one.part} is gone: {one.text}", one.since) for one in seen.gone)
+    found: Snapshot | None = None
+    try:
+        found = None if seen.snapshot is None else _read(seen)
+    except SnapshotError as error:
+        gone += (Absence("control", f"control says what this dashboard does not understand: {error}"),)
+    age = float("inf") if seen.at is None else now - seen.at
+    absences = fleetview.absences(found, age, gone)
+    ahead = acts.ahead(found.as_of) if found else {}
+    return View(found, seen.at if found else None, now, absences, ahead, held)
+
+
+_last: tuple[int, Snapshot] | None = None
+
+
+def _read(seen: Seen) -> Snapshot:
+    """Typed once for all viewers: it is the same object for everybody until the poller has a new one."""
+    global _last
+    last = _last
+    if last is not None and last[0] == id(seen.snapshot) and last[1].as_of == (seen.snapshot or {}).get("as_of"):
+        return last[1]
+    found = snapshot.read(seen.snapshot or {})
+    _last = (id(seen.snapshot), found)
+    return found
+
+
+def zone() -> str | None:
+    """The reader's time zone, as the browser says it."""
+    return st.context.timezone
+
+
+# ---- the strip ---------------------------------------------------------------------------------------------------
+
+
+def _strip(session: Session, view: View) -> None:
+    state, words = fleetview.fleet_word(view)
+    look = states.look(state)
+    faults = _faults(view)
+    age = "at-old" if view.stale or view.held else ""
+    with st.container(horizontal=True, vertical_alignment="center", key="strip"):
+        st.html(
+            markup.wrapped(
+                '<div class="at-strip" role="status" aria-label="Fleet status">'
+                f'<span class="at-badge at-{look.tone}">{look.sign} {markup.text(words)}</span>'
+                f"<span>{markup.text(faults)}</span>"
+                f'<span class="{age}">{markup.text(fleetview.freshness(view, zone()))}</span>'
+                f'<span class="at-who">{markup.text(session.username)} · {markup.text(session.role)}</span>'
+                f"<span>{markup.link('/logout', 'Sign out')}</span></div>"
+            )
+        )
+        st.toggle("Hold updates", key=_HOLD)
+
+
+def _faults(view: View) -> str:
+    if view.snapshot is None or not view.snapshot.faults:
+        return "no active faults"
+    first = view.snapshot.faults[0]
+    left = f", {max(0.0, first.until - view.now):.0f} s left" if first.until else ""
+    more = f" and {len(view.snapshot.faults) - 1} more" if len(view.snapshot.faults) > 1 else ""
+    return f"‖ {first.kind} of {first.target}{left}{more}"
+
+
+def _alert(view: View) -> None:
+    """A place that is always there: an alert that comes moves nothing under the pointer."""
+    sentences = [_with_time(one) for one in view.absences]
+    if view.snapshot is not None and not view.stale:
+        sentences += [f"{alarm.target}: {alarm.text} (since {wording.clock(alarm.since, zone())})" for alarm in view.snapshot.alarms]
+    st.html(markup.wrapped(f'<div class="at-quiet">{markup.alert(sentences) if sentences else ""}</div>'))
+
+
+def _with_time(absence: Absence) -> str:
+    return absence.text + (f" (since {wording.clock(absence.since, zone())})" if absence.since else "")

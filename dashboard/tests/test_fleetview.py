@@ -1,0 +1,197 @@
+"""What the pages say of the fleet: staleness, absences, who may do what, what an act would cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from atoll_dashboard import fleetview, progress, snapshot, states
+from atoll_dashboard.fleetview import Absence, View
+from atoll_dashboard.snapshot import Part, Snapshot, SnapshotError
+
+NOW = 1_000_000.0
+OPERATOR = frozenset({"ops:read", "ops:operate"})
+ADMIN = OPERATOR | {"ops:admin"}
+
+
+def fleet(*parts: dict[str, Any], **more: Any) -> Snapshot:
+    """A snapshot with these parts."""
+    whole = [{"instance": 1, "kind": "service", "state": "running", "pid": 7, **part} for part in parts]
+    return snapshot.read({"system": "atoll", "as_of": NOW, "parts": whole, **more})
+
+
+def part(name: str = "payments", **fields: Any) -> Part:
+    """One part."""
+    return fleet({"name": name, **fields}).parts[0]
+
+
+def view(of: Snapshot | None, age: float = 0.0, **more: Any) -> View:
+    """A look at a snapshot of that age."""
+    return View(of, None if of is None else NOW - age, NOW, **more)
+
+
+# ---- the snapshot ------------------------------------------------------------------------------------------------
+
+
+def test_what_an_older_control_leaves_out_is_not_known_and_what_a_younger_adds_is_ignored() -> None:
+    read = part(weather="mild")
+    assert (read.lag, read.rates, read.version) == (None, None, None)
+    assert fleet({"name": "a"}).figures.dead_letters is None
+
+
+def test_what_is_not_understood_is_named() -> None:
+    with pytest.raises(SnapshotError, match=r"parts\[0\]\.restarts"):
+        fleet({"name": "a", "restarts": "many"})
+
+
+# ---- stale is not green ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("age", "state", "dimmed"), [(0, "running", False), (5.1, "running", True), (15.1, "unknown", True)])
+def test_stale_is_not_green(age: float, state: str, dimmed: bool) -> None:
+    seen = view(fleet({"name": "payments"}), age)
+    assert seen.state(seen.by_name()[0]) == state
+    assert seen.stale is dimmed
+    word, _ = fleetview.fleet_word(seen)
+    assert (word == "unknown") is (state == "unknown")
+
+
+def test_without_any_snapshot_nothing_is_known() -> None:
+    assert fleetview.fleet_word(view(None))[0] == "unknown"
+    assert fleetview.total_up(view(None)) == "–"
+    assert fleetview.freshness(view(None), None) == "Nothing received yet"
+
+
+def test_the_strip_says_how_old_and_that_it_is_held() -> None:
+    of = fleet({"name": "a"})
+    assert fleetview.freshness(view(of), None).endswith("every 2 s")
+    assert fleetview.freshness(view(of, 7.2), None).endswith("7 s old")
+    assert fleetview.freshness(view(of, held=True), None).endswith("held")
+
+
+def test_a_state_that_this_dashboard_does_not_know_is_unknown() -> None:
+    assert states.shown("levitating", 0) == "unknown"
+
+
+def test_the_fleet_is_green_only_when_all_is_up_and_nothing_alarms() -> None:
+    def word(up: int, alarms: int) -> str:
+        told = [{"kind": "slow_group", "target": "sales", "text": "slow", "since": NOW}] * alarms
+        return fleetview.fleet_word(view(fleet({"name": "a"}, figures={"up": up, "of": 2}, alarms=told)))[0]
+
+    assert [word(2, 0), word(2, 1), word(1, 0), word(1, 1)] == ["running", "degraded", "down", "down"]
+
+
+# ---- what is gone ------------------------------------------------------------------------------------------------
+
+
+def test_each_thing_that_is_gone_is_named_once() -> None:
+    of = fleet({"name": "auth", "state": "down", "why": "exited -9"}, {"name": "sales", "state": "stopped", "why": "by amy"})
+    named = fleetview.absences(of, 1, (Absence("auth", "auth is gone: no token"),))
+    assert [one.text for one in named] == ["auth is gone: no token", "sales is stopped: by amy"]
+
+
+def test_an_old_snapshot_accuses_nobody() -> None:
+    of = fleet({"name": "sales", "state": "down"})
+    assert fleetview.absences(of, 16, (Absence("gateway", "gateway is gone"),)) == (Absence("gateway", "gateway is gone"),)
+
+
+def test_what_is_paused_starting_or_absent_is_not_gone() -> None:
+    of = fleet({"name": "a", "state": "paused"}, {"name": "b", "state": "starting"}, {"name": "jaeger", "state": "absent"})
+    assert fleetview.absences(of, 0, ()) == ()
+
+
+# ---- acts --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "acts"),
+    [
+        ({}, ["Kill", "Stop", "Restart", "Pause"]),
+        ({"state": "paused"}, ["Resume", "Kill", "Stop"]),
+        ({"state": "stopped", "pid": None, "wanted": "stopped"}, ["Start"]),
+        ({"state": "down", "pid": None}, ["Start", "Stop"]),
+        ({"state": "absent", "pid": None}, ["Start"]),
+    ],
+)
+def test_only_what_makes_sense_is_offered(fields: dict[str, Any], acts: list[str]) -> None:
+    assert fleetview.acts_for(part(**fields), OPERATOR) == acts
+
+
+def test_a_viewer_is_offered_nothing_and_broker_and_auth_are_the_admins() -> None:
+    assert fleetview.acts_for(part(), frozenset({"ops:read"})) == []
+    for name in ("broker", "auth"):
+        assert fleetview.acts_for(part(name), OPERATOR) == []
+        assert "Kill" in fleetview.acts_for(part(name), ADMIN)
+
+
+@pytest.mark.parametrize(
+    ("act", "name", "dialog", "typed"),
+    [
+        ("Kill", "payments", True, True), ("Stop", "payments", True, False), ("Restart", "payments", True, False),
+        ("Pause", "payments", True, False), ("Start", "payments", False, False), ("Resume", "payments", False, False),
+        ("Restart", "broker", True, True), ("Start", "auth", True, True),
+    ],
+)  # fmt: skip
+def test_friction_grows_with_damage(act: str, name: str, dialog: bool, typed: bool) -> None:
+    assert (fleetview.needs_dialog(act, part(name)), fleetview.needs_name(act, part(name))) == (dialog, typed)
+
+
+def test_every_act_says_what_it_does() -> None:
+    for act in ("Kill", "Stop", "Restart", "Pause", "Start", "Resume"):
+        assert "payments" in fleetview.consequence(act, "payments")
+
+
+def test_the_blast_radius_names_who_is_without_it() -> None:
+    of = fleet(
+        {"name": "payments", "in_flight": 132, "topics": {"publishes": ["p.a.v1", "p.b.v1"], "consumes": []}},
+        {"name": "orders", "topics": {"publishes": [], "consumes": ["p.a.v1"]}},
+        {"name": "journal", "topics": {"publishes": [], "consumes": ["p.b.v1"]}},
+    )
+    assert fleetview.blast_radius(of, of.parts[0]) == (
+        "0 healthy instances left · publishes to 2 topics that journal and orders listen to · 132 in flight"
+    )
+
+
+def test_the_blast_radius_counts_healthy_siblings_alone() -> None:
+    of = fleet({"name": "a"}, {"name": "a", "instance": 2}, {"name": "a", "instance": 3, "state": "down"})
+    assert fleetview.blast_radius(of, of.parts[0]) == "1 healthy instance left"
+
+
+# ---- operations --------------------------------------------------------------------------------------------------
+
+
+def operation(*steps: tuple[str, float, str], act: str = "kill", done: bool = False, ok: bool = False) -> dict[str, Any]:
+    """An operation as the API describes it."""
+    told = [{"state": state, "at": at, "text": text} for state, at, text in steps]
+    return {"id": "1", "act": act, "name": "payments", "instance": 1, "steps": told, "done": done, "ok": ok}
+
+
+def test_an_operation_is_told_in_states() -> None:
+    steps = (("requested", 10.0, ""), ("stopped", 10.1, "killed"), ("started", 12.2, "pid 7"))
+    assert progress.line(operation(*steps[:1])) == "payments: requested → …"
+    assert progress.line(operation(*steps[:2])) == "payments: requested → stopped (killed, 0.1 s) → …"
+    assert progress.line(operation(*steps, done=True, ok=True)) == "payments: requested → stopped (killed, 0.1 s) → started (2.1 s)"
+
+
+def test_an_operation_that_failed_stays_to_be_read() -> None:
+    late = operation(("requested", 1, ""), ("timed out", 61, "not ready after 60 s"), done=True)
+    assert progress.ended_badly(late)
+    assert "timed out (not ready after 60 s, 60.0 s)" in progress.line(late)
+
+
+def test_what_an_operation_knows_holds_until_a_younger_snapshot() -> None:
+    going = operation(("requested", 10, ""), ("stopped", 11, "killed"))
+    assert progress.ahead(going, snapshot_as_of=99) == "down"
+    ended = operation(("requested", 10, ""), ("stopped", 11, ""), ("started", 12, ""), done=True, ok=True)
+    assert progress.ahead(ended, snapshot_as_of=11.5) == "starting"
+    assert progress.ahead(ended, snapshot_as_of=12.5) is None
+    stopped = operation(("requested", 10, ""), ("stopped", 11, ""), act="stop", done=True, ok=True)
+    assert progress.ahead(stopped, snapshot_as_of=10.5) == "stopped"
+    assert progress.ahead(operation(("requested", 10, "")), snapshot_as_of=9) is None
+
+
+def test_an_operation_never_turns_a_badge_green_nor_a_stale_one_alive() -> None:
+    of = fleet({"name": "payments"})
+    assert view(of, 1, ahead={"payments/1": "down"}).state(of.parts[0]) == "down"
+    assert view(of, 16, ahead={"payments/1": "down"}).state(of.parts[0]) == "unknown"
