@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from atoll_dashboard import fleetview, progress, snapshot, states
 from atoll_dashboard.fleetview import Absence, View
 from atoll_dashboard.snapshot import Part, Snapshot, SnapshotError
@@ -48,7 +47,9 @@ def test_what_is_not_understood_is_named() -> None:
 # ---- stale is not green ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("age", "state", "dimmed"), [(0, "running", False), (5.1, "running", True), (15.1, "unknown", True)])
+@pytest.mark.parametrize(
+    ("age", "state", "dimmed"), [(0, "running", False), (5.1, "running", True), (15.1, "unknown", True)]
+)
 def test_stale_is_not_green(age: float, state: str, dimmed: bool) -> None:
     seen = view(fleet({"name": "payments"}), age)
     assert seen.state(seen.by_name()[0]) == state
@@ -86,18 +87,24 @@ def test_the_fleet_is_green_only_when_all_is_up_and_nothing_alarms() -> None:
 
 
 def test_each_thing_that_is_gone_is_named_once() -> None:
-    of = fleet({"name": "auth", "state": "down", "why": "exited -9"}, {"name": "sales", "state": "stopped", "why": "by amy"})
+    of = fleet(
+        {"name": "auth", "state": "down", "why": "exited -9"}, {"name": "sales", "state": "stopped", "why": "by amy"}
+    )
     named = fleetview.absences(of, 1, (Absence("auth", "auth is gone: no token"),))
     assert [one.text for one in named] == ["auth is gone: no token", "sales is stopped: by amy"]
 
 
 def test_an_old_snapshot_accuses_nobody() -> None:
     of = fleet({"name": "sales", "state": "down"})
-    assert fleetview.absences(of, 16, (Absence("gateway", "gateway is gone"),)) == (Absence("gateway", "gateway is gone"),)
+    assert fleetview.absences(of, 16, (Absence("gateway", "gateway is gone"),)) == (
+        Absence("gateway", "gateway is gone"),
+    )
 
 
 def test_what_is_paused_starting_or_absent_is_not_gone() -> None:
-    of = fleet({"name": "a", "state": "paused"}, {"name": "b", "state": "starting"}, {"name": "jaeger", "state": "absent"})
+    of = fleet(
+        {"name": "a", "state": "paused"}, {"name": "b", "state": "starting"}, {"name": "jaeger", "state": "absent"}
+    )
     assert fleetview.absences(of, 0, ()) == ()
 
 
@@ -161,7 +168,9 @@ def test_the_blast_radius_counts_healthy_siblings_alone() -> None:
 # ---- operations --------------------------------------------------------------------------------------------------
 
 
-def operation(*steps: tuple[str, float, str], act: str = "kill", done: bool = False, ok: bool = False) -> dict[str, Any]:
+def operation(
+    *steps: tuple[str, float, str], act: str = "kill", done: bool = False, ok: bool = False
+) -> dict[str, Any]:
     """An operation as the API describes it."""
     told = [{"state": state, "at": at, "text": text} for state, at, text in steps]
     return {"id": "1", "act": act, "name": "payments", "instance": 1, "steps": told, "done": done, "ok": ok}
@@ -171,7 +180,10 @@ def test_an_operation_is_told_in_states() -> None:
     steps = (("requested", 10.0, ""), ("stopped", 10.1, "killed"), ("started", 12.2, "pid 7"))
     assert progress.line(operation(*steps[:1])) == "payments: requested → …"
     assert progress.line(operation(*steps[:2])) == "payments: requested → stopped (killed, 0.1 s) → …"
-    assert progress.line(operation(*steps, done=True, ok=True)) == "payments: requested → stopped (killed, 0.1 s) → started (2.1 s)"
+    assert (
+        progress.line(operation(*steps, done=True, ok=True))
+        == "payments: requested → stopped (killed, 0.1 s) → started (2.1 s)"
+    )
 
 
 def test_an_operation_that_failed_stays_to_be_read() -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
+from atoll_dashboard import markup, states
 from hypothesis import given
 from hypothesis import strategies as some
-
-from atoll_dashboard import markup, states
 
 HOSTILE = some.text(alphabet="<>&\"'`=/ ()abc:;\\\n\u0000javascript", max_size=60)
 

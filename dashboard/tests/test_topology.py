@@ -18,7 +18,12 @@ def view(count: int = 0, *, state: str = "running", rate: float = 1.0, reverse: 
     ]
     topics = {"orders.order.placed.v1": {"rate": rate}}
     read = snapshot.read(
-        {"system": "a", "as_of": NOW, "parts": parts[::-1] if reverse else parts, "bus": {"available": True, "topics": topics}}
+        {
+            "system": "a",
+            "as_of": NOW,
+            "parts": parts[::-1] if reverse else parts,
+            "bus": {"available": True, "topics": topics},
+        }
     )
     return View(read, NOW, NOW)
 

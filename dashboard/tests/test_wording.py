@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-
 from atoll_dashboard import wording
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [(None, "–"), (0, "0"), (0.04, "0.0"), (0.44, "0.4"), (9.96, "10.0"), (12.4, "12"), (1234.5, "1,234")]
+    ("value", "said"),
+    [(None, "–"), (0, "0"), (0.04, "0.0"), (0.44, "0.4"), (9.96, "10.0"), (12.4, "12"), (1234.5, "1,234")],
 )
 def test_rates(value: float | None, said: str) -> None:
     assert wording.rate(value) == said

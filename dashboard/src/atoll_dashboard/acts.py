@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
-
 from atoll_dashboard import fleetview, markup, progress
 from atoll_dashboard.gateway import Refused, Trouble, Withdrawn
 from atoll_dashboard.sessions import Session
@@ -23,18 +22,8 @@ _ASK, _OPERATIONS, _MESSAGE = "asked", "operations", "message"
 #: Operations that ended stay on the page for a while.
 _KEPT_SECONDS = 20.0
 _KEPT_MAX = 8
-_FOCUS_CANCEL = """<script>
-(() => {
-  const free = () => !document.activeElement || !document.activeElement.matches('input, textarea, button');
-  const cancel = () => [...document.querySelectorAll('[role=dialog] button')].find(one => one.innerText.trim() === 'Cancel');
-  let tries = 0;
-  const timer = setInterval(() => {
-    const button = cancel();
-    if (button && free()) button.focus();
-    if ((button && document.activeElement === button) || (button && !free()) || ++tries > 40) clearInterval(timer);
-  }, 25);
-})();
-</script>"""
+#: Streamlit puts the focus on the dialog itself; who presses Enter by habit shall cancel, not kill.
+_FOCUS_CANCEL = '<script src="/atoll/focus-cancel.js"></script>'
 
 
 @dataclass(frozen=True)
@@ -56,9 +45,7 @@ def menu(session: Session, part: Part, snapshot: Snapshot) -> None:
     if not options:
         return
     key = f"menu-{part.slot}"
-    busy = part.operation is not None or any(
-        one["name"] == part.name and not one["done"] for one in operations()
-    )
+    busy = part.operation is not None or any(one["name"] == part.name and not one["done"] for one in operations())
     with st.container(key=f"actions-{part.name}-{part.instance}", width="content"):
         st.menu_button(
             f"Actions for {part.name}", options, key=key, disabled=busy, type="tertiary",
@@ -110,8 +97,14 @@ def _dialog(asked: Asked) -> None:
         )
     )
     typed = fleetview.needs_name(asked.act, asked.part)
-    reason = st.text_input("Reason, kept in the audit log", max_chars=500, key=f"reason-{asked.key}", live=True, autocomplete="off")
-    entered = st.text_input(f"Type {name} to confirm", key=f"typed-{asked.key}", live=True, autocomplete="off") if typed else name
+    reason = st.text_input(
+        "Reason, kept in the audit log", max_chars=500, key=f"reason-{asked.key}", live=True, autocomplete="off"
+    )
+    entered = (
+        st.text_input(f"Type {name} to confirm", key=f"typed-{asked.key}", live=True, autocomplete="off")
+        if typed
+        else name
+    )
     ready = bool((reason or "").strip()) and (entered or "") == name
     with st.container(horizontal=True, horizontal_alignment="right"):
         if st.button("Cancel", key=f"cancel-{asked.key}"):
@@ -137,7 +130,10 @@ def _carry_out(asked: Asked, reason: str) -> None:
     except Withdrawn as withdrawn:
         _say(f"Nothing was done to {part.name}. Your access was withdrawn: {withdrawn.text}", signed_out=True)
     except Trouble as trouble:
-        _say(f"Nothing is known of {asked.act.lower()} {part.name}: {trouble.part} is gone ({trouble.text}). Look at Operations before you ask again.")
+        _say(
+            f"Nobody knows what became of it ({asked.act.lower()} {part.name}): {trouble.part} is gone: {trouble.text}. "
+            "Look at Operations before you ask again."
+        )
     else:
         kept = [one for one in operations() if one["id"] != begun["id"]]
         st.session_state[_OPERATIONS] = [*kept, begun][-_KEPT_MAX:]
@@ -195,5 +191,9 @@ def show() -> None:
     if words:
         again = f" {markup.link(markup.address('login'), 'Sign in')}" if signed_out else ""
         with st.container(horizontal=True, vertical_alignment="center", key="message"):
-            st.html(markup.wrapped(f'<div class="at-alert at-down" role="alert"><span>{markup.text(words)}{again}</span></div>'))
+            st.html(
+                markup.wrapped(
+                    f'<div class="at-alert at-down" role="alert"><span>{markup.text(words)}{again}</span></div>'
+                )
+            )
             st.button("Dismiss", key="dismiss", on_click=st.session_state.pop, args=(_MESSAGE, None), type="tertiary")

@@ -65,7 +65,9 @@ def absences(snapshot: Snapshot | None, age_seconds: float, gone: tuple[Absence,
     found = list(gone)
     if snapshot is not None and age_seconds <= states.UNKNOWN_AFTER_SECONDS:
         found += [
-            Absence(part.name, sentence(part)) for part in snapshot.parts if part.state in _GONE and part.name not in named
+            Absence(part.name, sentence(part))
+            for part in snapshot.parts
+            if part.state in _GONE and part.name not in named
         ]
     return tuple(found)
 

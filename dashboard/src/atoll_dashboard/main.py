@@ -1,11 +1,10 @@
-"""Streamlit's entry: who is it, which page, its parts. Run anew for each page view; everything lasting is in `world`."""
+"""Streamlit's entry: who is it, and which page. Run anew for each page view; everything lasting is in `world`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import streamlit as st
-
 from atoll_dashboard import markup, sessions, shell
 from atoll_dashboard.pages import operations, overview, service, traces
 
@@ -45,4 +44,5 @@ def run() -> None:
     chosen.run()
 
 
-run()
+if __name__ == "__main__":
+    run()

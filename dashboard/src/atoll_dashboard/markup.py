@@ -28,9 +28,7 @@ def style() -> str:
     tones = []
     for tone, light in states.COLOURS["light"].items():
         dark = states.COLOURS["dark"][tone]
-        tones.append(
-            f".at-{tone}{{--ink:light-dark({light[0]},{dark[0]});--paper:light-dark({light[1]},{dark[1]})}}"
-        )
+        tones.append(f".at-{tone}{{--ink:light-dark({light[0]},{dark[0]});--paper:light-dark({light[1]},{dark[1]})}}")
     return f"<style>{_STYLE.read_text()}{''.join(tones)}</style>"
 
 
@@ -80,7 +78,9 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> s
     """A table whose cells are HTML already; it scrolls by itself where the page is narrow."""
     heads = "".join(f'<th scope="col">{text(one)}</th>' for one in head)
     body = "".join(
-        "<tr>" + "".join(f'<td data-head="{text(name)}">{cell}</td>' for name, cell in zip(head, row, strict=True)) + "</tr>"
+        "<tr>"
+        + "".join(f'<td data-head="{text(name)}">{cell}</td>' for name, cell in zip(head, row, strict=True))
+        + "</tr>"
         for row in rows
     )
     return (
@@ -125,5 +125,5 @@ def heading(level: int, words: str) -> str:
 
 def attributes(items: Mapping[str, str]) -> str:
     """Names and values of a span, a line each."""
-    rows = "".join(f"<tr><th scope=\"row\">{text(name)}</th><td>{text(value)}</td></tr>" for name, value in items.items())
+    rows = "".join(f'<tr><th scope="row">{text(name)}</th><td>{text(value)}</td></tr>' for name, value in items.items())
     return f'<table class="at-attributes"><tbody>{rows}</tbody></table>'

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 
 import streamlit as st
-
 from atoll_dashboard import acts, fleetview, markup, snapshot, states, wording
 from atoll_dashboard.fleetview import Absence, View
 from atoll_dashboard.poller import Seen
@@ -126,7 +125,10 @@ def _alert(view: View) -> None:
     """A place that is always there: an alert that comes moves nothing under the pointer."""
     sentences = [_with_time(one) for one in view.absences]
     if view.snapshot is not None and not view.stale:
-        sentences += [f"{alarm.target}: {alarm.text} (since {wording.clock(alarm.since, zone())})" for alarm in view.snapshot.alarms]
+        sentences += [
+            f"{alarm.target}: {alarm.text} (since {wording.clock(alarm.since, zone())})"
+            for alarm in view.snapshot.alarms
+        ]
     st.html(markup.wrapped(f'<div class="at-quiet">{markup.alert(sentences) if sentences else ""}</div>'))
 
 

@@ -37,7 +37,9 @@ def flows(parts: list[Part]) -> list[Flow]:
 
 def near(all_flows: list[Flow], around: str | None) -> list[Flow]:
     """All flows where they fit on a page; else those one hop around a part."""
-    nodes = {flow.topic for flow in all_flows} | {name for flow in all_flows for name in (*flow.publishers, *flow.listeners)}
+    nodes = {flow.topic for flow in all_flows} | {
+        name for flow in all_flows for name in (*flow.publishers, *flow.listeners)
+    }
     if len(nodes) <= NODES_MAX:
         return all_flows
     return [flow for flow in all_flows if around in flow.publishers or around in flow.listeners]
@@ -55,14 +57,12 @@ def dot(view: View, theme: str, around: str | None = None) -> str:
         f'node [fontname="Source Sans 3, Source Sans Pro, sans-serif", fontsize=12, height=0.36, margin="0.16,0.05", color="{line}"];',
         f'edge [color="{line}", arrowsize=0.6, penwidth=1.1];',
         *(_part(view, name, theme) for name in parts),
-        *(_topic(flow, not topics.get(flow.topic) or not topics[flow.topic].rate, ink, line, paper, muted) for flow in shown),
-        *(f"{_id(name)} -> {_id(flow.topic)};" for flow in shown for name in flow.publishers),
         *(
-            f"{_id(flow.topic)} -> {_id(name)};"
+            _topic(flow, not topics.get(flow.topic) or not topics[flow.topic].rate, ink, line, paper, muted)
             for flow in shown
-            for name in flow.listeners
-            if name not in witnesses
         ),
+        *(f"{_id(name)} -> {_id(flow.topic)};" for flow in shown for name in flow.publishers),
+        *(f"{_id(flow.topic)} -> {_id(name)};" for flow in shown for name in flow.listeners if name not in witnesses),
     ]
     lines += [
         f'"every topic" [shape=plaintext, fontcolor="{muted}", label="every topic"]; "every topic" -> {_id(name)} [style=dashed];'
@@ -94,7 +94,7 @@ def _part(view: View, name: str, theme: str) -> str:
     style = "rounded,filled,dashed" if look.dashed else "rounded,filled"
     return (
         f'{_id(name)} [shape=box, style="{style}", penwidth=1.6, color="{ink}", fillcolor="{paper}", '
-        f"fontcolor=\"{ink}\", label={_id(f'{look.sign} {name}')}, tooltip={_id(f'{name}: {state}')}];"
+        f'fontcolor="{ink}", label={_id(f"{look.sign} {name}")}, tooltip={_id(f"{name}: {state}")}];'
     )
 
 

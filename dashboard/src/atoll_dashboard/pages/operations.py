@@ -8,7 +8,6 @@ import time
 from typing import Any
 
 import streamlit as st
-
 from atoll_dashboard import markup, wording
 from atoll_dashboard.fleetview import View
 from atoll_dashboard.gateway import Refused, Trouble, Withdrawn
@@ -33,7 +32,11 @@ def body(session: Session, view: View) -> None:
     items = answer["items"]
     dimmed = kept or view.stale
     if not items:
-        st.html(markup.wrapped(markup.empty("No acts match." if any(chosen.values()) else "No acts yet. Quiet is good."), dimmed=dimmed))
+        st.html(
+            markup.wrapped(
+                markup.empty("No acts match." if any(chosen.values()) else "No acts yet. Quiet is good."), dimmed=dimmed
+            )
+        )
         return
     st.html(markup.wrapped(_table(items), dimmed=dimmed))
     _below(answer, chosen, items)
@@ -93,7 +96,9 @@ def _below(answer: dict[str, Any], chosen: dict[str, str], items: list[dict[str,
         if answer.get("next"):
             older = markup.address("operations", **chosen, before=answer["next"])
             st.html(markup.wrapped(markup.link(older, "Older")), width="content")
-        st.download_button("Download CSV", _csv(items), file_name="audit.csv", mime="text/csv", key="csv", type="tertiary")
+        st.download_button(
+            "Download CSV", _csv(items), file_name="audit.csv", mime="text/csv", key="csv", type="tertiary"
+        )
 
 
 def _csv(items: list[dict[str, Any]]) -> str:

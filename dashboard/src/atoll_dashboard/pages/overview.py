@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import streamlit as st
-
 from atoll_dashboard import acts, fleetview, markup, topology, wording
 from atoll_dashboard.fleetview import View
 from atoll_dashboard.sessions import Session
@@ -96,9 +95,13 @@ def _topology(view: View) -> None:
         return
     around = st.query_params.get("around")
     words = topology.words(parts)
-    st.graphviz_chart(topology.dot(view, theme, around), width="stretch", alt=f"Topics between the services. {'; '.join(words)}")
+    st.graphviz_chart(
+        topology.dot(view, theme, around), width="stretch", alt=f"Topics between the services. {'; '.join(words)}"
+    )
     items = "".join(f"<li>{markup.text(one)}</li>" for one in words)
-    st.html(markup.wrapped(f"<details><summary>The same in words</summary><ul>{items}</ul></details>", dimmed=view.stale))
+    st.html(
+        markup.wrapped(f"<details><summary>The same in words</summary><ul>{items}</ul></details>", dimmed=view.stale)
+    )
 
 
 def _phone() -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import streamlit as st
-
 from atoll_dashboard import acts, markup, wording
 from atoll_dashboard.fleetview import View
 from atoll_dashboard.pages import traces
@@ -32,15 +31,22 @@ def body(session: Session, view: View) -> None:
 
 def _unknown(name: str, snapshot: Snapshot) -> str:
     links = ", ".join(
-        markup.link(markup.address("service", name=one), markup.text(one)) for one in sorted({p.name for p in snapshot.parts})
+        markup.link(markup.address("service", name=one), markup.text(one))
+        for one in sorted({p.name for p in snapshot.parts})
     )
-    return markup.empty(f"There is no service named {name}." if name else "No service is chosen.", f"There are: {links}")
+    return markup.empty(
+        f"There is no service named {name}." if name else "No service is chosen.", f"There are: {links}"
+    )
 
 
 def _instance(session: Session, view: View, snapshot: Snapshot, part: Part) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key=f"head-{part.name}-{part.instance}"):
         why = f' <span class="at-muted">{markup.text(part.why)}</span>' if part.why else ""
-        st.html(markup.wrapped(f"{markup.badge(part.name, view.state(part))} {markup.text(part.slot)}{why}", dimmed=view.stale))
+        st.html(
+            markup.wrapped(
+                f"{markup.badge(part.name, view.state(part))} {markup.text(part.slot)}{why}", dimmed=view.stale
+            )
+        )
         acts.buttons(session, part, snapshot)
         acts.menu(session, part, snapshot)
     if part.last_act is not None:
@@ -52,7 +58,14 @@ def _acted(part: Part) -> str:
     """`payments stopped 18:16:15 by amy: drill`."""
     act = part.last_act
     assert act is not None
-    past = {"stop": "stopped", "kill": "killed", "pause": "paused", "start": "started", "restart": "restarted", "resume": "resumed"}
+    past = {
+        "stop": "stopped",
+        "kill": "killed",
+        "pause": "paused",
+        "start": "started",
+        "restart": "restarted",
+        "resume": "resumed",
+    }
     reason = f": {act.reason}" if act.reason else ""
     result = f" ({act.result})" if act.result else ""
     return f"{part.name} {past.get(act.act, act.act)} {wording.clock(act.at, zone())} by {act.who}{reason}{result}"
@@ -69,12 +82,18 @@ def _facts(part: Part) -> str:
         ("Memory", f"{part.memory_mb:.0f} MiB" if part.memory_mb is not None else wording.DASH),
         *paused,
         ("Requests per second", wording.rate(rates.requests if rates else None)),
-        ("Events in / out per second", f"{wording.rate(rates.events_in if rates else None)} / {wording.rate(rates.events_out if rates else None)}"),
+        (
+            "Events in / out per second",
+            f"{wording.rate(rates.events_in if rates else None)} / {wording.rate(rates.events_out if rates else None)}",
+        ),
         ("Errors per second", wording.rate(rates.errors if rates else None)),
         ("p95", wording.milliseconds(rates.p95_ms if rates else None)),
         ("Lag", wording.count(part.lag)),
         ("In flight", wording.count(part.in_flight)),
-        ("Oldest unacknowledged", wording.duration(part.oldest_unacked_seconds) if part.lag or part.in_flight else wording.DASH),
+        (
+            "Oldest unacknowledged",
+            wording.duration(part.oldest_unacked_seconds) if part.lag or part.in_flight else wording.DASH,
+        ),
         ("Dead letters", wording.count(part.dead_letters)),
     ]
     return markup.pairs([(name, markup.text(value)) for name, value in items])
@@ -97,7 +116,12 @@ def _exits(part: Part) -> str:
     if not part.exits:
         return ""
     rows = [
-        [wording.moment(one.at, zone()), "–" if one.code is None else str(one.code), markup.text(one.meaning), wording.duration(one.after_seconds)]
+        [
+            wording.moment(one.at, zone()),
+            "–" if one.code is None else str(one.code),
+            markup.text(one.meaning),
+            wording.duration(one.after_seconds),
+        ]
         for one in reversed(part.exits[-_EXITS_SHOWN:])
     ]
     return markup.heading(2, "How it ended before") + markup.table("Exits", ["When", "Code", "Meaning", "After"], rows)
@@ -108,5 +132,3 @@ def _recent_traces(name: str, view: View) -> None:
         return
     st.html(markup.wrapped(markup.heading(2, "Last traces")))
     traces.listing(service=name, view=view, limit=10)
-
-

@@ -6,7 +6,6 @@ import re
 import time
 
 import streamlit as st
-
 from atoll_dashboard import markup, waterfall, wording
 from atoll_dashboard.fleetview import View
 from atoll_dashboard.gateway import Trouble
@@ -69,7 +68,13 @@ def listing(*, service: str, view: View, limit: int, errors: bool = False, min_m
         return
     st.session_state[_KEPT] = (key, heads)
     if not heads:
-        st.html(markup.wrapped(markup.empty(f"No traces of {service} match in the last hour.", "Spans arrive a few seconds after the call.")))
+        st.html(
+            markup.wrapped(
+                markup.empty(
+                    f"No traces of {service} match in the last hour.", "Spans arrive a few seconds after the call."
+                )
+            )
+        )
         return
     st.html(markup.wrapped(_table(heads), dimmed=view.stale))
 
@@ -98,7 +103,9 @@ def _table(heads: list[TraceHead]) -> str:
 def _one(wanted: str, view: View) -> None:
     st.html(markup.wrapped(markup.link(markup.address("traces"), "← All traces")))
     if not _ID.fullmatch(wanted):
-        st.html(markup.wrapped(markup.note(f"{markup.text(wanted)} is no trace id: expected 16 to 32 hex digits", "down")))
+        st.html(
+            markup.wrapped(markup.note(f"{markup.text(wanted)} is no trace id: expected 16 to 32 hex digits", "down"))
+        )
         return
     key = f"trace-{wanted}"
     try:
@@ -122,7 +129,13 @@ def _unknown(wanted: str) -> None:
     if time.monotonic() - since < _EXPORTING_SECONDS:
         st.html(markup.wrapped(markup.empty("Still being exported …", "Spans arrive a few seconds after they end.")))
         return
-    st.html(markup.wrapped(markup.empty(f"Jaeger knows no trace {wanted}.", "It may have been dropped: the memory store keeps the newest alone.")))
+    st.html(
+        markup.wrapped(
+            markup.empty(
+                f"Jaeger knows no trace {wanted}.", "It may have been dropped: the memory store keeps the newest alone."
+            )
+        )
+    )
 
 
 def _show(trace: Trace, *, dimmed: bool) -> None:
@@ -139,7 +152,12 @@ def _show(trace: Trace, *, dimmed: bool) -> None:
         ("Errors", str(errors)),
     ]
     if world().jaeger.has_ui():
-        facts.append(("", f'<a class="at-link" href="{markup.text(world().jaeger.url)}/trace/{markup.text(trace.id)}" target="_blank" rel="noopener">Open in Jaeger</a>'))
+        facts.append(
+            (
+                "",
+                f'<a class="at-link" href="{markup.text(world().jaeger.link)}/trace/{markup.text(trace.id)}" target="_blank" rel="noopener">Open in Jaeger</a>',
+            )
+        )
     st.html(markup.wrapped(markup.pairs(facts), dimmed=dimmed))
     legend = '<p class="at-muted">Bars: blue calls, amber publishes, green consumes, red errors. A row opens.</p>'
     st.html(markup.wrapped(waterfall.render(trace) + legend, dimmed=dimmed))

@@ -1,0 +1,211 @@
+"""The gateway's HTTP, synchronous, for the script threads; and what its silence or its refusals mean."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import requests
+
+_SECONDS = (1.0, 5.0)  # to connect, to answer
+_RENEW_BEFORE_SECONDS = 30.0
+#: What the gateway says when the part behind a route does not answer.
+_AWAY = frozenset({"service_away", "service_timeout", "service_broken", "waiting"})
+
+
+class Trouble(Exception):  # noqa: N818 - the word that the pages use
+    """Something is gone: which part, and what was seen of it."""
+
+    def __init__(self, part: str, text: str) -> None:
+        super().__init__(f"{part}: {text}")
+        self.part, self.text = part, text
+
+
+class Refused(Exception):  # noqa: N818
+    """It answered no."""
+
+    def __init__(self, status: int, code: str, text: str, field: str | None = None) -> None:
+        super().__init__(f"{status} {code}: {text}")
+        self.status, self.code, self.text, self.field = status, code, text, field
+
+
+class Withdrawn(Exception):  # noqa: N818
+    """This operator's access is gone: signed out, expired, removed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What a login yields; `expires_at` in seconds since the epoch."""
+
+    access: str
+    refresh: str | None
+    expires_at: float
+    scopes: frozenset[str]
+
+    @classmethod
+    def of(cls, answer: dict[str, Any]) -> Tokens:
+        """An RFC 6749 token response."""
+        scopes = frozenset(str(answer.get("scope", "")).split())
+        return cls(answer["access_token"], answer.get("refresh_token"), time.time() + float(answer["expires_in"]), scopes)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the access token will last a little longer."""
+        return time.time() < self.expires_at - _RENEW_BEFORE_SECONDS
+
+
+class Holder(Protocol):
+    """Whoever acts with tokens of his own: a session."""
+
+    tokens: Tokens
+    renewing: threading.Lock
+
+
+class Gateway:
+    """The gateway at `url`, with the dashboard's own client from `client.json` for what it reads for everybody."""
+
+    def __init__(self, url: str, client: Path) -> None:
+        self.url = url.rstrip("/")
+        self._client: dict[str, str] = json.loads(client.read_text())
+        self._own: Tokens | None = None
+        self._http = requests.Session()
+        self._http.trust_env = False  # no proxy stands between the parts of one system
+
+    # ---- for everybody -------------------------------------------------------------------------------------------
+
+    def login(self, username: str, password: str) -> Tokens:
+        """The tokens of a person. Raises Refused (401, 429, …) or Trouble."""
+        answer = self._call("POST", "/auth/login", "auth", json={"username": username, "password": password})
+        return Tokens.of(answer)
+
+    def snapshot(self) -> dict[str, Any]:
+        """The fleet, read with the dashboard's own client. Raises Trouble, naming auth if no token can be had."""
+        tokens = self._own
+        if tokens is None or not tokens.fresh:
+            tokens = self._renew_own(tokens)
+        try:
+            return self._call("GET", "/ops/snapshot", "control", token=tokens.access)
+        except Refused as refused:
+            if refused.status == 401:
+                self._own = None
+            raise Trouble("control", f"it refuses the dashboard's own client: {refused.text}") from refused
+
+    def _renew_own(self, old: Tokens | None) -> Tokens:
+        form = {"grant_type": "client_credentials", "scope": "ops:read", **self._client}
+        try:
+            self._own = Tokens.of(self._call("POST", "/auth/token", "auth", data=form))
+        except (Trouble, Refused) as error:
+            if old is not None and time.time() < old.expires_at:
+                return old  # auth is gone, and the token is still good: who watches must go on seeing
+            if isinstance(error, Refused):
+                raise Trouble("auth", f"it refuses the dashboard's own client: {error.text}") from error
+            raise
+        return self._own
+
+    # ---- for one operator ----------------------------------------------------------------------------------------
+
+    def act(
+        self, session: Holder, act: str, name: str, instance: int, reason: str, seconds: float | None = None, *, key: str
+    ) -> dict[str, Any]:
+        """Ask for an act, once per `key`; the operation that began. Raises Refused, Withdrawn, Trouble."""
+        body: dict[str, Any] = {"reason": reason} | ({"seconds": seconds} if seconds is not None else {})
+        path = f"/ops/instances/{quote(name, safe='')}/{int(instance)}/{quote(act, safe='')}"
+        return self._as(session, "POST", path, json=body, headers={"Idempotency-Key": key})
+
+    def operation(self, session: Holder, operation_id: str) -> dict[str, Any]:
+        """How an operation stands."""
+        return self._as(session, "GET", f"/ops/operations/{quote(operation_id, safe='')}")
+
+    def audit(
+        self, session: Holder, *, limit: int = 50, cursor: str | None = None, who: str | None = None,
+        act: str | None = None, target: str | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """A page of the audit: `{items, next}`."""
+        asked = {"limit": limit, "cursor": cursor, "who": who, "act": act, "target": target}
+        return self._as(session, "GET", "/ops/audit", params={k: v for k, v in asked.items() if v is not None})
+
+    def revoke(self, tokens: Tokens) -> None:
+        """Give a refresh token back. Nobody waits for that to succeed."""
+        if tokens.refresh is None:
+            return
+        try:
+            self._call("POST", "/auth/revoke", "auth", data={"token": tokens.refresh, **self._client})
+        except (Trouble, Refused):
+            return
+
+    def _as(self, session: Holder, method: str, path: str, **more: Any) -> dict[str, Any]:
+        tokens = self._renewed(session, session.tokens)
+        try:
+            return self._call(method, path, "control", token=tokens.access, **more)
+        except Refused as refused:
+            if refused.status != 401:
+                raise
+        tokens = self._renewed(session, tokens, force=True)
+        try:
+            return self._call(method, path, "control", token=tokens.access, **more)
+        except Refused as refused:
+            if refused.status == 401:
+                raise Withdrawn(refused.text) from refused
+            raise
+
+    def _renewed(self, session: Holder, seen: Tokens, *, force: bool = False) -> Tokens:
+        """Tokens that will do; renewed once, however many ask at the same time."""
+        if seen.fresh and not force:
+            return seen
+        with session.renewing:
+            if session.tokens is not seen:
+                return session.tokens
+            if seen.refresh is None:
+                raise Withdrawn("your sign-in has expired")
+            form = {"grant_type": "refresh_token", "refresh_token": seen.refresh}
+            try:
+                session.tokens = Tokens.of(self._call("POST", "/auth/token", "auth", data=form))
+            except Refused as refused:
+                raise Withdrawn(refused.text) from refused
+            except Trouble:
+                if force or time.time() >= seen.expires_at:
+                    raise
+                return seen
+            return session.tokens
+
+    # ---- the wire ------------------------------------------------------------------------------------------------
+
+    def _call(self, method: str, path: str, part: str, token: str | None = None, **more: Any) -> dict[str, Any]:
+        headers = more.pop("headers", {}) | ({"Authorization": f"Bearer {token}"} if token else {})
+        try:
+            answer = self._http.request(
+                method, self.url + path, headers=headers, timeout=_SECONDS, allow_redirects=False, **more
+            )
+        except requests.Timeout as error:
+            raise Trouble("gateway", "no answer in time") from error
+        except requests.RequestException as error:
+            raise Trouble("gateway", f"nobody answers at {self.url}") from error
+        body = _json(answer)
+        if answer.status_code < 300 and isinstance(body, dict):
+            return body
+        raise _error(answer.status_code, body if isinstance(body, dict) else {}, part)
+
+
+def _json(answer: requests.Response) -> object:
+    try:
+        return answer.json()
+    except ValueError:
+        return None
+
+
+def _error(status: int, body: dict[str, Any], part: str) -> Trouble | Refused:
+    code = str(body.get("code") or body.get("error") or "")
+    text = str(body.get("detail") or body.get("error_description") or f"it answers {status}")
+    if code in _AWAY or (status >= 500 and code != "busy"):
+        return Trouble(part, text)
+    field = body.get("field")
+    return Refused(status, code, text, None if field is None else str(field))

@@ -1,0 +1,167 @@
+"""Jaeger's query API, as much of it as the pages show. The real one: every shape here was read off its answers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import requests
+
+from atoll_dashboard.gateway import Trouble
+
+_SECONDS = (0.5, 5.0)
+_UI_KNOWN_SECONDS = 10.0
+_FRESH_SECONDS = 2.0
+_KEPT_MAX = 64
+_ATTRIBUTES_MAX = 40
+#: A binary that was built from source has a page that says so, in place of the pages.
+_NO_UI = "This is not the Jaeger UI"
+
+
+@dataclass(frozen=True)
+class TraceHead:
+    """A trace in a list; `started_at` in seconds since the epoch."""
+
+    id: str
+    root_service: str
+    root_name: str
+    started_at: float
+    duration_ms: float
+    spans: int
+    services: tuple[str, ...]
+    errors: int
+
+
+@dataclass(frozen=True)
+class SpanRow:
+    """A span; `kind` is client, server, producer, consumer or internal."""
+
+    id: str
+    parent: str | None
+    service: str
+    name: str
+    kind: str
+    started_at: float
+    duration_ms: float
+    error: bool
+    attributes: dict[str, str]
+    links: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A whole trace, its spans by their start."""
+
+    id: str
+    spans: tuple[SpanRow, ...]
+
+    @property
+    def head(self) -> TraceHead:
+        """The trace as a list shows it: named by the first span without a parent."""
+        known = {span.id for span in self.spans}
+        root = next((span for span in self.spans if span.parent not in known), self.spans[0])
+        begin = min(span.started_at for span in self.spans)
+        end = max(span.started_at + span.duration_ms / 1000 for span in self.spans)
+        services = tuple(sorted({span.service for span in self.spans}))
+        errors = sum(span.error for span in self.spans)
+        return TraceHead(
+            self.id, root.service, root.name, begin, 1000 * (end - begin), len(self.spans), services, errors
+        )  # fmt: skip
+
+
+class Jaeger:
+    """The query API at `url`. An answer is shared by all viewers for two seconds."""
+
+    def __init__(self, url: str, link: str | None = None) -> None:
+        self.url = url.rstrip("/")
+        self.link = (link or url).rstrip("/")  # where a browser finds its pages
+        self._http = requests.Session()
+        self._http.trust_env = False
+        self._kept: dict[tuple[object, ...], tuple[float, Any]] = {}
+        self._lock = threading.Lock()
+        self._ui: tuple[float, bool] = (0.0, False)
+
+    def has_ui(self) -> bool:
+        """Whether there are pages to link to."""
+        asked, known = self._ui
+        if time.monotonic() - asked > _UI_KNOWN_SECONDS or not asked:
+            try:
+                page = self._http.get(self.url + "/", timeout=_SECONDS)
+                known = page.status_code == 200 and "html" in page.headers.get("Content-Type", "") and _NO_UI not in page.text
+            except requests.RequestException:
+                known = False
+            self._ui = (time.monotonic(), known)
+        return known
+
+    def services(self) -> list[str]:
+        """Every service that sent spans."""
+        return sorted(str(one) for one in self._data("/api/services", {}) or [])
+
+    def search(
+        self, *, service: str, limit: int = 20, lookback_seconds: float = 3600, error: bool = False, min_ms: float | None = None
+    ) -> list[TraceHead]:
+        """The newest traces that touch a service, newest first. Raises Trouble."""
+        now = time.time()
+        asked = {
+            "service": service, "limit": str(limit),
+            "start": str(int((now - lookback_seconds) * 1e6)), "end": str(int((now + 60) * 1e6)),
+        }  # fmt: skip
+        if error:
+            asked["tags"] = '{"error":"true"}'
+        if min_ms:
+            asked["minDuration"] = f"{min_ms:g}ms"
+        key = (service, limit, lookback_seconds, error, min_ms)
+        found = self._shared(key, lambda: self._data("/api/traces", asked) or [])
+        heads = [_trace(one).head for one in found if one.get("spans")]
+        return sorted(heads, key=lambda head: -head.started_at)[:limit]
+
+    def trace(self, trace_id: str) -> Trace | None:
+        """A trace; None if Jaeger does not know it (yet). Raises Trouble."""
+        found = self._shared(("trace", trace_id), lambda: self._data(f"/api/traces/{quote(trace_id, safe='')}", {}))
+        return _trace(found[0]) if found and found[0].get("spans") else None
+
+    def _shared(self, key: tuple[object, ...], fetch: Any) -> Any:
+        with self._lock:  # the second who asks waits for the first one's answer, and takes it
+            known = self._kept.get(key)
+            if known is not None and time.monotonic() - known[0] < _FRESH_SECONDS:
+                return known[1]
+            value = fetch()
+            if len(self._kept) >= _KEPT_MAX:
+                del self._kept[min(self._kept, key=lambda one: self._kept[one][0])]
+            self._kept[key] = (time.monotonic(), value)
+            return value
+
+    def _data(self, path: str, asked: dict[str, str]) -> Any:
+        try:
+            answer = self._http.get(self.url + path, params=asked, timeout=_SECONDS)
+        except requests.RequestException as error:
+            raise Trouble("jaeger", f"nobody answers at {self.url}") from error
+        if answer.status_code in (400, 404):
+            return None
+        if "json" not in answer.headers.get("Content-Type", ""):
+            raise Trouble("jaeger", f"{self.url} answers, but not as Jaeger does")
+        if answer.status_code != 200:
+            raise Trouble("jaeger", f"it answers {answer.status_code}")
+        return answer.json().get("data")
+
+
+def _trace(found: dict[str, Any]) -> Trace:
+    services = {key: str(process.get("serviceName", "")) for key, process in found.get("processes", {}).items()}
+    spans = [_span(span, services) for span in found["spans"]]
+    return Trace(str(found["traceID"]), tuple(sorted(spans, key=lambda span: (span.started_at, span.id))))
+
+
+def _span(span: dict[str, Any], services: dict[str, str]) -> SpanRow:
+    tags = {str(tag["key"]): str(tag["value"]) for tag in span.get("tags", [])}
+    own = [one for one in span.get("references", []) if one.get("traceID") == span.get("traceID")]
+    parent = next((str(one["spanID"]) for one in own if one.get("refType") == "CHILD_OF"), None)
+    links = tuple(str(one["spanID"]) for one in span.get("references", []) if one.get("refType") == "FOLLOWS_FROM")
+    return SpanRow(
+        id=str(span["spanID"]), parent=parent, service=services.get(span.get("processID", ""), "?"),
+        name=str(span["operationName"]), kind=tags.pop("span.kind", "internal"), started_at=span["startTime"] / 1e6,
+        duration_ms=span["duration"] / 1e3, error=tags.get("error") == "true" or tags.get("otel.status_code") == "ERROR",
+        attributes=dict(list(tags.items())[:_ATTRIBUTES_MAX]), links=tuple(one for one in links if one != parent),
+    )  # fmt: skip
