@@ -20,7 +20,7 @@ PARTS = {
 }
 
 #: Parts to look through, beside PARTS: no function of the shop needs them, and they are nobody on the bus.
-LOOKERS = {"jaeger": "observability/jaeger"}
+LOOKERS = {"dashboard": "dashboard", "jaeger": "observability/jaeger"}
 
 #: Services that use the SDK: inbox, outbox, spans of their own. The witness does without, and proves that one can.
 SDK_SERVICES = ("orders", "inventory", "payments", "sales", "notifications")
@@ -36,6 +36,7 @@ DEPLOYABLES = {
     "atoll_auth": "auth",
     "atoll_gateway": "gateway",
     "atoll_ops": "ops",
+    "atoll_dashboard": "dashboard",
     "atoll_orders": "services/orders",
     "atoll_inventory": "services/inventory",
     "atoll_payments": "services/payments",

@@ -109,4 +109,4 @@ def _topic(flow: Flow, idle: bool, ink: str, line: str, paper: str, muted: str) 
 
 
 def _id(name: str) -> str:
-    return json.dumps(name)  # DOT's quoted strings escape as JSON's do
+    return json.dumps(name, ensure_ascii=False)  # DOT's quoted strings escape as JSON's do
