@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from atoll_dashboard import fleetview, progress, snapshot, states
 from atoll_dashboard.fleetview import Absence, View
 from atoll_dashboard.snapshot import Part, Snapshot, SnapshotError

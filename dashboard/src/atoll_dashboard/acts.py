@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
+
 from atoll_dashboard import fleetview, markup, progress
 from atoll_dashboard.gateway import Refused, Trouble, Withdrawn
 from atoll_dashboard.sessions import Session
@@ -131,7 +132,7 @@ def _carry_out(asked: Asked, reason: str) -> None:
         _say(f"Nothing was done to {part.name}. Your access was withdrawn: {withdrawn.text}", signed_out=True)
     except Trouble as trouble:
         _say(
-            f"Nobody knows what became of it ({asked.act.lower()} {part.name}): {trouble.part} is gone: {trouble.text}. "
+            f"Nobody knows what became of {asked.act.lower()} {part.name}: {trouble.part} is gone: {trouble.text}. "
             "Look at Operations before you ask again."
         )
     else:

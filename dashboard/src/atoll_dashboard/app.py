@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -76,9 +76,9 @@ def make_app(options: Options) -> st.App:
     login = Login(sessions.key(options.data))
 
     @asynccontextmanager
-    async def lifespan(_: object) -> AsyncIterator[Mapping[str, Any]]:
+    async def lifespan(_: st.App) -> AsyncIterator[dict[str, Any] | None]:
         made.poller.start()
-        yield {}
+        yield None
         made.poller.stop()
 
     index = (Path(st.__file__).parent / "static" / "index.html").read_bytes()
@@ -97,7 +97,11 @@ def make_app(options: Options) -> st.App:
         ],
         middleware=[
             Middleware(
-                guard.Guard, sessions=made.sessions, port=options.port, origins=options.origins, policy=guard.policy(index)
+                guard.Guard,
+                sessions=made.sessions,
+                port=options.port,
+                origins=options.origins,
+                policy=guard.policy(index),
             )
         ],
     )

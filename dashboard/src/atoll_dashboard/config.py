@@ -128,7 +128,9 @@ def _seconds(environment: Mapping[str, str], name: str, default: float) -> float
 def _check_client(path: Path) -> None:
     try:
         told = json.loads(path.read_text())
-        good = isinstance(told, dict) and all(isinstance(told.get(name), str) for name in ("client_id", "client_secret"))
+        good = isinstance(told, dict) and all(
+            isinstance(told.get(name), str) for name in ("client_id", "client_secret")
+        )
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"ATOLL_KEYS: {path.name}: {error}") from error
     if not good:

@@ -55,7 +55,9 @@ class Tokens:
     def of(cls, answer: dict[str, Any]) -> Tokens:
         """An RFC 6749 token response."""
         scopes = frozenset(str(answer.get("scope", "")).split())
-        return cls(answer["access_token"], answer.get("refresh_token"), time.time() + float(answer["expires_in"]), scopes)
+        return cls(
+            answer["access_token"], answer.get("refresh_token"), time.time() + float(answer["expires_in"]), scopes
+        )
 
     @property
     def fresh(self) -> bool:
@@ -114,7 +116,15 @@ class Gateway:
     # ---- for one operator ----------------------------------------------------------------------------------------
 
     def act(
-        self, session: Holder, act: str, name: str, instance: int, reason: str, seconds: float | None = None, *, key: str
+        self,
+        session: Holder,
+        act: str,
+        name: str,
+        instance: int,
+        reason: str,
+        seconds: float | None = None,
+        *,
+        key: str,
     ) -> dict[str, Any]:
         """Ask for an act, once per `key`; the operation that began. Raises Refused, Withdrawn, Trouble."""
         body: dict[str, Any] = {"reason": reason} | ({"seconds": seconds} if seconds is not None else {})

@@ -1,4 +1,4 @@
-"""The guard in front of everything: pages, files and WebSockets alike. Pure ASGI, so nothing of Streamlit runs before it.
+"""The guard in front of everything: pages, files and WebSockets alike. Nothing of Streamlit runs before it.
 
 In this order, and what is not allowed is refused:
 1. Host must be a name that we are reached by; a page of somebody's DNS that points here (rebinding) has another.
@@ -30,7 +30,8 @@ _LOOK_SECONDS = 1.0
 _CLOSED_BY_GUARD = 4401
 _POLICY = (
     "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'{scripts}; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; object-src 'none'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
+    "object-src 'none'; "
     "base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 )
 _HEADERS = (
@@ -95,7 +96,11 @@ class Guard:
         if scope["type"] == "http" and scope["method"] in _SAFE:
             return None
         origins = headers.getlist("origin")
-        if len(origins) != 1 or origins[0].lower() not in self._origins or urlsplit(origins[0].lower()).netloc != hosts[0].lower():
+        if (
+            len(origins) != 1
+            or origins[0].lower() not in self._origins
+            or urlsplit(origins[0].lower()).netloc != hosts[0].lower()
+        ):
             return 403, "This came from another page than the dashboard's own."
         return None
 
@@ -114,7 +119,7 @@ class Guard:
         ended = asyncio.Event()
 
         async def look() -> None:
-            while self._sessions.get(session.id, touch=False) is not None:
+            while self._sessions.get(session.id, touch=False) is not None:  # noqa: ASYNC110 - ended by other threads
                 await asyncio.sleep(_LOOK_SECONDS)
             ended.set()
             with contextlib.suppress(RuntimeError, OSError):
@@ -151,7 +156,6 @@ class Guard:
             await send(message)
 
         return say
-
 
 
 def _is_page(path: str) -> bool:

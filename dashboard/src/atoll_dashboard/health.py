@@ -27,7 +27,9 @@ class _Numbers(Collector):
         age = GaugeMetricFamily("atoll_dashboard_snapshot_age_seconds", "Age of the snapshot that is shown")
         if seen.at is not None:
             age.add_metric([], max(0.0, time.time() - seen.at))
-        failures = CounterMetricFamily("atoll_dashboard_poll_failures", "Looks that failed, by what was gone", labels=["part"])
+        failures = CounterMetricFamily(
+            "atoll_dashboard_poll_failures", "Looks that failed, by what was gone", labels=["part"]
+        )
         for part, count in sorted(here.poller.failures.items()):
             failures.add_metric([part], count)
         return [build, sessions, age, failures]

@@ -90,7 +90,11 @@ class Jaeger:
         if time.monotonic() - asked > _UI_KNOWN_SECONDS or not asked:
             try:
                 page = self._http.get(self.url + "/", timeout=_SECONDS)
-                known = page.status_code == 200 and "html" in page.headers.get("Content-Type", "") and _NO_UI not in page.text
+                known = (
+                    page.status_code == 200
+                    and "html" in page.headers.get("Content-Type", "")
+                    and _NO_UI not in page.text
+                )
             except requests.RequestException:
                 known = False
             self._ui = (time.monotonic(), known)
@@ -101,7 +105,13 @@ class Jaeger:
         return sorted(str(one) for one in self._data("/api/services", {}) or [])
 
     def search(
-        self, *, service: str, limit: int = 20, lookback_seconds: float = 3600, error: bool = False, min_ms: float | None = None
+        self,
+        *,
+        service: str,
+        limit: int = 20,
+        lookback_seconds: float = 3600,
+        error: bool = False,
+        min_ms: float | None = None,
     ) -> list[TraceHead]:
         """The newest traces that touch a service, newest first. Raises Trouble."""
         now = time.time()
@@ -162,6 +172,7 @@ def _span(span: dict[str, Any], services: dict[str, str]) -> SpanRow:
     return SpanRow(
         id=str(span["spanID"]), parent=parent, service=services.get(span.get("processID", ""), "?"),
         name=str(span["operationName"]), kind=tags.pop("span.kind", "internal"), started_at=span["startTime"] / 1e6,
-        duration_ms=span["duration"] / 1e3, error=tags.get("error") == "true" or tags.get("otel.status_code") == "ERROR",
+        duration_ms=span["duration"] / 1e3,
+        error=tags.get("error") == "true" or tags.get("otel.status_code") == "ERROR",
         attributes=dict(list(tags.items())[:_ATTRIBUTES_MAX]), links=tuple(one for one in links if one != parent),
     )  # fmt: skip

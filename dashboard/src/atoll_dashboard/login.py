@@ -24,7 +24,7 @@ _NOBODY = "This account may not look at the fleet: it needs the role viewer, ope
 
 
 class Login:
-    """The routes of signing in and out. `key` signs the form's token, which binds a form to the browser it was sent to."""
+    """The routes of signing in and out. `key` signs the form's token, which binds a form to its browser."""
 
     def __init__(self, key: bytes) -> None:
         self._forms = URLSafeTimedSerializer(key, salt="atoll-dashboard-form")
@@ -49,7 +49,9 @@ class Login:
         try:
             tokens = await run_in_threadpool(here.gateway.login, username, password)
         except Refused as refused:
-            return self._form(request, wanted, _why(refused), 401 if refused.status == 401 else refused.status, username)
+            return self._form(
+                request, wanted, _why(refused), 401 if refused.status == 401 else refused.status, username
+            )
         except Trouble as trouble:
             words = f"{trouble.part} is gone: {trouble.text}. Nobody can sign in until it is back."
             return self._form(request, wanted, words, 503, username)
@@ -67,7 +69,8 @@ class Login:
         if session is None:
             return RedirectResponse("/login", 303)
         body = (
-            f"<p>You are signed in as <strong>{markup.text(session.username)}</strong> ({markup.text(session.role)}).</p>"
+            f"<p>You are signed in as <strong>{markup.text(session.username)}</strong> "
+            f"({markup.text(session.role)}).</p>"
             f'<input type="hidden" name="form" value="{markup.text(session.csrf)}">'
             '<button type="submit">Sign out</button><p><a href="/">Back to the overview</a></p>'
         )
@@ -97,11 +100,12 @@ class Login:
             f'<input type="hidden" name="next" value="{markup.text(wanted)}">'
             f'<input type="hidden" name="form" value="{markup.text(self._forms.dumps(token))}">'
             '<label for="username">User name</label>'
-            f'<input id="username" name="username" type="text" autocomplete="username" autocapitalize="none" spellcheck="false" '
+            f'<input id="username" name="username" type="text" autocomplete="username" '
+            'autocapitalize="none" spellcheck="false" '
             f'required maxlength="64" value="{markup.text(username)}">'
             '<label for="password">Password</label>'
-            '<div class="secret"><input id="password" name="password" type="password" autocomplete="current-password" required '
-            'maxlength="256"></div>'
+            '<input id="password" name="password" type="password" autocomplete="current-password" required '
+            'maxlength="256">'
             '<button type="submit">Sign in</button>'
         )
         answer = _page("Sign in", "/login", body, status)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import streamlit as st
+
 from atoll_dashboard import markup, sessions, shell
 from atoll_dashboard.pages import operations, overview, service, traces
 

@@ -81,7 +81,9 @@ class Poller:
             return
         except Exception as error:  # whatever an answer was: a poller that dies leaves every viewer with the past
             _log.exception("a look at the fleet broke")
-            self._seen = Seen(before.snapshot, before.at, (self._gone("control", f"an answer that cannot be read: {error!r}"),))
+            self._seen = Seen(
+                before.snapshot, before.at, (self._gone("control", f"an answer that cannot be read: {error!r}"),)
+            )
             return
         self._seen = Seen(snapshot, time.time(), self._of_bus(snapshot))
 

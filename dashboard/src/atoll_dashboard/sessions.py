@@ -1,4 +1,4 @@
-"""Who is signed in. The cookie carries a signed random id and nothing else; what it stands for never leaves this process.
+"""Who is signed in. The cookie carries a signed random id alone; what it stands for never leaves this process.
 
 Sessions live in memory: after a restart people sign in again. That costs them a moment, and no token is ever on a disk.
 """

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 import streamlit as st
+
 from atoll_dashboard import acts, fleetview, markup, snapshot, states, wording
 from atoll_dashboard.fleetview import Absence, View
 from atoll_dashboard.poller import Seen

@@ -54,7 +54,8 @@ def dot(view: View, theme: str, around: str | None = None) -> str:
     topics = {} if view.snapshot is None else view.snapshot.bus.topics or {}
     lines = [
         'digraph { rankdir=LR; bgcolor="transparent"; nodesep=0.18; ranksep=0.55; pad=0.1;',
-        f'node [fontname="Source Sans 3, Source Sans Pro, sans-serif", fontsize=12, height=0.36, margin="0.16,0.05", color="{line}"];',
+        f'node [fontname="Source Sans 3, Source Sans Pro, sans-serif", fontsize=12, height=0.36, margin="0.16,0.05", '
+        f'color="{line}"];',
         f'edge [color="{line}", arrowsize=0.6, penwidth=1.1];',
         *(_part(view, name, theme) for name in parts),
         *(
@@ -65,7 +66,8 @@ def dot(view: View, theme: str, around: str | None = None) -> str:
         *(f"{_id(flow.topic)} -> {_id(name)};" for flow in shown for name in flow.listeners if name not in witnesses),
     ]
     lines += [
-        f'"every topic" [shape=plaintext, fontcolor="{muted}", label="every topic"]; "every topic" -> {_id(name)} [style=dashed];'
+        f'"every topic" [shape=plaintext, fontcolor="{muted}", label="every topic"]; '
+        f'"every topic" -> {_id(name)} [style=dashed];'
         for name in sorted(witnesses)
     ]
     return "\n".join([*lines, "}"])

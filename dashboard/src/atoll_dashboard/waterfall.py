@@ -59,9 +59,11 @@ def _row(bar: Bar) -> str:
     indent = min(bar.depth, _DEPTH_MAX) * 0.9
     return (
         f'<li role="listitem"><details{" open" if span.error else ""}><summary>'
-        f'<span class="at-span-name" style="padding-left:{indent:.1f}rem" title="{markup.text(span.service)}: {markup.text(span.name)}">'
+        f'<span class="at-span-name" style="padding-left:{indent:.1f}rem" '
+        f'title="{markup.text(span.service)}: {markup.text(span.name)}">'
         f"<b>{markup.text(span.service)}</b> {markup.text(span.name)}{failed}</span>"
-        f'<span class="at-track" aria-hidden="true"><i class="{kind}" style="left:{bar.left:.2f}%;width:{bar.width:.2f}%"></i></span>'
+        f'<span class="at-track" aria-hidden="true">'
+        f'<i class="{kind}" style="left:{bar.left:.2f}%;width:{bar.width:.2f}%"></i></span>'
         f'<span class="at-took">{took}</span></summary>'
         f'<div class="at-muted">{markup.text(span.kind)} · began {bar.left:.0f} % into the trace{links}</div>'
         f"{markup.attributes(span.attributes)}</details></li>"

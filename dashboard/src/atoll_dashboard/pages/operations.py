@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import streamlit as st
+
 from atoll_dashboard import markup, wording
 from atoll_dashboard.fleetview import View
 from atoll_dashboard.gateway import Refused, Trouble, Withdrawn

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import streamlit as st
+
 from atoll_dashboard import acts, fleetview, markup, topology, wording
 from atoll_dashboard.fleetview import View
 from atoll_dashboard.sessions import Session

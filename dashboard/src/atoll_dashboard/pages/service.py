@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import streamlit as st
+
 from atoll_dashboard import acts, markup, wording
 from atoll_dashboard.fleetview import View
 from atoll_dashboard.pages import traces
@@ -105,7 +106,8 @@ def _topics(part: Part, snapshot: Snapshot) -> str:
     for title, topics in (("Publishes", part.topics.publishes), ("Consumes", part.topics.consumes)):
         if topics:
             rows = "".join(
-                f'<li><span>{markup.text(topic)}</span><span class="at-nowrap">{wording.rate(rates.get(topic))} /s</span></li>'
+                f"<li><span>{markup.text(topic)}</span>"
+                f'<span class="at-nowrap">{wording.rate(rates.get(topic))} /s</span></li>'
                 for topic in topics
             )
             pieces.append(f'{markup.heading(2, title)}<ul class="at-topics">{rows}</ul>')

@@ -6,6 +6,7 @@ import re
 import time
 
 import streamlit as st
+
 from atoll_dashboard import markup, waterfall, wording
 from atoll_dashboard.fleetview import View
 from atoll_dashboard.gateway import Trouble
@@ -26,7 +27,7 @@ _HOW = (
 )
 
 
-def body(session: Session, view: View) -> None:
+def body(_: Session, view: View) -> None:
     """The list, or the trace that the address names."""
     wanted = st.query_params.get("trace", "").strip().lower()
     st.html(markup.wrapped(markup.heading(1, "Traces")))
@@ -85,7 +86,8 @@ def _table(heads: list[TraceHead]) -> str:
             f'<span class="at-nowrap">{wording.clock(head.started_at, zone())}</span>',
             markup.link(
                 markup.address("traces", trace=head.id),
-                f'{markup.text(head.root_service)}: {markup.text(head.root_name)} <small class="at-muted">{markup.text(head.id[:8])}</small>',
+                f"{markup.text(head.root_service)}: {markup.text(head.root_name)} "
+                f'<small class="at-muted">{markup.text(head.id[:8])}</small>',
             ),
             wording.milliseconds(head.duration_ms),
             str(head.spans),
@@ -152,12 +154,8 @@ def _show(trace: Trace, *, dimmed: bool) -> None:
         ("Errors", str(errors)),
     ]
     if world().jaeger.has_ui():
-        facts.append(
-            (
-                "",
-                f'<a class="at-link" href="{markup.text(world().jaeger.link)}/trace/{markup.text(trace.id)}" target="_blank" rel="noopener">Open in Jaeger</a>',
-            )
-        )
+        there = f"{markup.text(world().jaeger.link)}/trace/{markup.text(trace.id)}"
+        facts.append(("", f'<a class="at-link" href="{there}" target="_blank" rel="noopener">Open in Jaeger</a>'))
     st.html(markup.wrapped(markup.pairs(facts), dimmed=dimmed))
     legend = '<p class="at-muted">Bars: blue calls, amber publishes, green consumes, red errors. A row opens.</p>'
     st.html(markup.wrapped(waterfall.render(trace) + legend, dimmed=dimmed))
