@@ -95,7 +95,7 @@ PREFIXES = {
 FRONT, COLLECTOR = "front", "jaeger"
 _SHARED = {"gateway", "broker", "control", COLLECTOR}
 CONTAINER_NETWORKS = {
-    FRONT: {"gateway", COLLECTOR},
+    FRONT: {"gateway", "dashboard", COLLECTOR},
     "auth": {"auth", *_SHARED},
     "orders": {"orders", *_SHARED},
     "inventory": {"inventory", *_SHARED},

@@ -24,7 +24,7 @@ from atoll_ops.errors import MeshError, OperationError
 from atoll_ops.keys import BROKER, DASHBOARD, GATEWAY, JAEGER
 from atoll_ops.launch import Plan
 from atoll_ops.mesh import Mesh, Part
-from atoll_ops.ports import Ports
+from atoll_ops.ports import HOST, Ports
 from atoll_ops.site import told_collector
 from atoll_ops.slots import Slot
 from atoll_ops.state import State
@@ -54,6 +54,10 @@ class Container:
     @property
     def jaeger(self) -> str:
         return f"http://{JAEGER}:{_QUERY_PORT}"
+
+    @property
+    def jaeger_pages(self) -> str:
+        return f"http://{HOST}:{_QUERY_PORT}"
 
     @property
     def collector(self) -> str:

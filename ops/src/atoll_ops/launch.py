@@ -86,6 +86,7 @@ def variables(plan: Plan, part: Part, slot: Slot) -> dict[str, str]:
     if part.name == keys.DASHBOARD:
         contract["ATOLL_GATEWAY"] = plan.site.gateway
         contract["ATOLL_JAEGER"] = plan.site.jaeger
+        contract["ATOLL_JAEGER_PAGES"] = plan.site.jaeger_pages
     if part.name == keys.JAEGER:
         contract |= _jaegers_ports(plan)
     return {"ATOLL_LOG_LEVEL": "info"} | passed | contract | part.settings

@@ -40,6 +40,10 @@ class Site(Protocol):
         """Base URL of Jaeger's query API, as a part reaches it."""
 
     @property
+    def jaeger_pages(self) -> str:
+        """Where a browser finds Jaeger's pages."""
+
+    @property
     def collector(self) -> str:
         """Where spans go, OTLP over HTTP."""
 
@@ -85,6 +89,10 @@ class Host:
     @property
     def jaeger(self) -> str:
         return self.others_jaeger or f"http://{HOST}:{self.ports.jaeger}"
+
+    @property
+    def jaeger_pages(self) -> str:
+        return self.jaeger
 
     @property
     def collector(self) -> str:
