@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import sys
 
@@ -26,6 +27,8 @@ def main() -> int:
         return _PORT_TAKEN
     from atoll_dashboard.app import make_app, settings
 
+    # The server drains on SIGTERM, then sends it again to whoever handled it before: that is the end, and a good one.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     make_app(options).run(config=settings(options))
     return 0
 

@@ -44,6 +44,7 @@ def menu(session: Session, part: Part, snapshot: Snapshot) -> None:
     """The button with what this operator may do to a part; nothing at all for those who may do nothing."""
     options = fleetview.acts_for(part, session.scopes)
     if not options:
+        st.html('<div class="at-no-actions"></div>', width="content")  # the columns stay where they are
         return
     key = f"menu-{part.slot}"
     busy = part.operation is not None or any(one["name"] == part.name and not one["done"] for one in operations())

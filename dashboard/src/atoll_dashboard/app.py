@@ -24,7 +24,7 @@ from atoll_dashboard.sessions import Sessions
 from atoll_dashboard.world import World
 
 _HERE = Path(__file__).parent
-_PRIMARY = ("#1F5FBF", "#8DB8F5")
+_PRIMARY = ("#1F5FBF", "#2F6BCB")  # of buttons, with white on it; links have colours of their own
 
 
 def settings(options: Options) -> dict[str, Any]:
@@ -45,6 +45,7 @@ def settings(options: Options) -> dict[str, Any]:
         "runner.postScriptGC": False,  # a full collection after every fragment, for every viewer
         "runner.magicEnabled": False,
         "logger.level": "warning",
+        "logger.hideWelcomeMessage": True,
         **_theme("light", _PRIMARY[0], "#FBFAF9", "#F1EFEC", "#2A2826"),
         **_theme("dark", _PRIMARY[1], "#121315", "#1C1E21", "#EDEAE6"),
     }

@@ -12,9 +12,10 @@ import requests
 
 from atoll_dashboard.gateway import Trouble
 
-_SECONDS = (0.5, 5.0)
+_SECONDS = (0.5, 1.5)  # to connect, to answer: viewers wait for it
 _UI_KNOWN_SECONDS = 10.0
 _FRESH_SECONDS = 2.0
+_GONE_SECONDS = 4.0  # nobody asks again so soon what did not answer: it would be one wait a viewer
 _KEPT_MAX = 64
 _ATTRIBUTES_MAX = 40
 #: A binary that was built from source has a page that says so, in place of the pages.
@@ -60,15 +61,17 @@ class Trace:
 
     @property
     def head(self) -> TraceHead:
-        """The trace as a list shows it: named by the first span without a parent."""
+        """The trace as a list shows it: by its first span, and by the first that serves, which knows the route."""
         known = {span.id for span in self.spans}
         root = next((span for span in self.spans if span.parent not in known), self.spans[0])
+        serving = next((span for span in self.spans if span.kind == "server"), root)
+        name = serving.name if root.kind == "client" else root.name
         begin = min(span.started_at for span in self.spans)
         end = max(span.started_at + span.duration_ms / 1000 for span in self.spans)
         services = tuple(sorted({span.service for span in self.spans}))
         errors = sum(span.error for span in self.spans)
         return TraceHead(
-            self.id, root.service, root.name, begin, 1000 * (end - begin), len(self.spans), services, errors
+            self.id, root.service, name, begin, 1000 * (end - begin), len(self.spans), services, errors
         )  # fmt: skip
 
 
@@ -83,6 +86,7 @@ class Jaeger:
         self._kept: dict[tuple[object, ...], tuple[float, Any]] = {}
         self._lock = threading.Lock()
         self._ui: tuple[float, bool] = (0.0, False)
+        self._gone: tuple[float, str] = (float("-inf"), "")
 
     def has_ui(self) -> bool:
         """Whether there are pages to link to."""
@@ -96,7 +100,7 @@ class Jaeger:
                     and _NO_UI not in page.text
                 )
             except requests.RequestException:
-                known = False
+                known = False  # the link comes back with the pages
             self._ui = (time.monotonic(), known)
         return known
 
@@ -145,10 +149,16 @@ class Jaeger:
             return value
 
     def _data(self, path: str, asked: dict[str, str]) -> Any:
+        noticed, why = self._gone
+        if time.monotonic() - noticed < _GONE_SECONDS:
+            raise Trouble("jaeger", why)
         try:
             answer = self._http.get(self.url + path, params=asked, timeout=_SECONDS)
         except requests.RequestException as error:
-            raise Trouble("jaeger", f"nobody answers at {self.url}") from error
+            silent = isinstance(error, requests.Timeout)
+            why = f"no answer in time from {self.url}" if silent else f"nobody answers at {self.url}"
+            self._gone = (time.monotonic(), why)
+            raise Trouble("jaeger", why) from error
         if answer.status_code in (400, 404):
             return None
         if "json" not in answer.headers.get("Content-Type", ""):

@@ -130,7 +130,9 @@ def _alert(view: View) -> None:
             f"{alarm.target}: {alarm.text} (since {wording.clock(alarm.since, zone())})"
             for alarm in view.snapshot.alarms
         ]
-    st.html(markup.wrapped(f'<div class="at-quiet">{markup.alert(sentences) if sentences else ""}</div>'))
+    quiet = "Nothing is gone, and nothing alarms." if view.snapshot is not None and not view.stale else ""
+    said = markup.alert(sentences) if sentences else f"<span>{quiet}</span>"
+    st.html(markup.wrapped(f'<div class="at-quiet">{said}</div>'))
 
 
 def _with_time(absence: Absence) -> str:

@@ -78,7 +78,7 @@ def cells(view: View, part: Part) -> str:
 
 def _events(rates: Rates | None) -> str:
     if rates is None:
-        return f"{wording.DASH} <small>/s</small>"
+        return f"{wording.DASH} <small>events/s</small>"
     events = rates.events_in + rates.events_out
     if events == 0 and rates.requests:
         return f"{wording.rate(rates.requests)} <small>requests/s</small>"

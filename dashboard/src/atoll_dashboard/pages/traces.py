@@ -35,7 +35,7 @@ def body(_: Session, view: View) -> None:
         _one(wanted, view)
         return
     with st.container(horizontal=True, key="filters", vertical_alignment="bottom"):
-        st.text_input("Service", key="service", bind="query-params", placeholder="gateway", autocomplete="off")
+        st.text_input("Service", key="service", bind="query-params", placeholder="orders", autocomplete="off")
         st.text_input("At least, ms", key="min", bind="query-params", placeholder="0", autocomplete="off")
         st.text_input("Trace id", key="id", placeholder="32 hex digits", autocomplete="off", on_change=_go_to)
         st.checkbox("Errors only", key="errors", bind="query-params")
@@ -44,7 +44,7 @@ def body(_: Session, view: View) -> None:
         st.html(markup.wrapped(markup.note("At least, ms: expected a number from 0", "down")))
         return
     listing(
-        service=str(st.session_state.get("service") or "").strip() or "gateway", view=view, limit=30,
+        service=str(st.session_state.get("service") or "").strip() or "orders", view=view, limit=30,
         errors=bool(st.session_state.get("errors")), min_ms=float(slowest) if slowest else None,
     )  # fmt: skip
 
@@ -150,7 +150,7 @@ def _show(trace: Trace, *, dimmed: bool) -> None:
         ("Trace", f"<code>{markup.text(trace.id)}</code>"),
         ("Began", wording.moment(begin, zone())),
         ("Took", wording.milliseconds(1000 * (end - begin))),
-        ("Spans", f"{len(spans)} of {wording.plural(len(services), 'service')}"),
+        ("Spans", f"{len(spans)} in {wording.plural(len(services), 'service')}"),
         ("Errors", str(errors)),
     ]
     if world().jaeger.has_ui():
