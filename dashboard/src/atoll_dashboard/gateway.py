@@ -13,6 +13,9 @@ from urllib.parse import quote
 import requests
 
 _SECONDS = (1.0, 5.0)  # to connect, to answer
+#: A page that renews itself every two seconds has no more; a longer run would be cut off before it drew anything.
+_LOOK_SECONDS = (0.4, 0.8)
+_GONE_SECONDS = 3.0  # nobody looks again so soon where nothing came: it would be one wait a viewer
 _RENEW_BEFORE_SECONDS = 30.0
 #: What the gateway says when the part behind a route does not answer.
 _AWAY = frozenset({"service_away", "service_timeout", "service_broken", "waiting"})
@@ -79,6 +82,7 @@ class Gateway:
         self.url = url.rstrip("/")
         self._client: dict[str, str] = json.loads(client.read_text())
         self._own: Tokens | None = None
+        self._gone: tuple[float, Trouble] | None = None
         self._http = requests.Session()
         self._http.trust_env = False  # no proxy stands between the parts of one system
 
@@ -133,7 +137,7 @@ class Gateway:
 
     def operation(self, session: Holder, operation_id: str) -> dict[str, Any]:
         """How an operation stands."""
-        return self._as(session, "GET", f"/ops/operations/{quote(operation_id, safe='')}")
+        return self._look(session, f"/ops/operations/{quote(operation_id, safe='')}")
 
     def audit(
         self, session: Holder, *, limit: int = 50, cursor: str | None = None, who: str | None = None,
@@ -141,7 +145,7 @@ class Gateway:
     ) -> dict[str, Any]:  # fmt: skip
         """A page of the audit: `{items, next}`."""
         asked = {"limit": limit, "cursor": cursor, "who": who, "act": act, "target": target}
-        return self._as(session, "GET", "/ops/audit", params={k: v for k, v in asked.items() if v is not None})
+        return self._look(session, "/ops/audit", params={k: v for k, v in asked.items() if v is not None})
 
     def revoke(self, tokens: Tokens) -> None:
         """Give a refresh token back. Nobody waits for that to succeed."""
@@ -151,6 +155,17 @@ class Gateway:
             self._call("POST", "/auth/revoke", "auth", data={"token": tokens.refresh, **self._client})
         except (Trouble, Refused):
             return
+
+    def _look(self, session: Holder, path: str, **more: Any) -> dict[str, Any]:
+        """A read for a page that will look again. Raises as all do, but soon."""
+        known = self._gone
+        if known is not None and time.monotonic() - known[0] < _GONE_SECONDS:
+            raise Trouble(known[1].part, known[1].text)
+        try:
+            return self._as(session, "GET", path, seconds=_LOOK_SECONDS, **more)
+        except Trouble as trouble:
+            self._gone = (time.monotonic(), trouble)
+            raise
 
     def _as(self, session: Holder, method: str, path: str, **more: Any) -> dict[str, Any]:
         tokens = self._renewed(session, session.tokens)
@@ -190,10 +205,11 @@ class Gateway:
     # ---- the wire ------------------------------------------------------------------------------------------------
 
     def _call(self, method: str, path: str, part: str, token: str | None = None, **more: Any) -> dict[str, Any]:
+        seconds = more.pop("seconds", _SECONDS)
         headers = more.pop("headers", {}) | ({"Authorization": f"Bearer {token}"} if token else {})
         try:
             answer = self._http.request(
-                method, self.url + path, headers=headers, timeout=_SECONDS, allow_redirects=False, **more
+                method, self.url + path, headers=headers, timeout=seconds, allow_redirects=False, **more
             )
         except requests.Timeout as error:
             raise Trouble("gateway", "no answer in time") from error

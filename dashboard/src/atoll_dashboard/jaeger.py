@@ -1,9 +1,15 @@
-"""Jaeger's query API, as much of it as the pages show. The real one: every shape here was read off its answers."""
+"""Jaeger's query API, as much of it as the pages show. The real one: every shape here was read off its answers.
+
+A page renews itself every two seconds, and a run that takes longer is cut off by the next before it has drawn anything.
+So no page waits for Jaeger for long: a few threads ask, once for all viewers, and what comes late is there at the next look.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -12,10 +18,12 @@ import requests
 
 from atoll_dashboard.gateway import Trouble
 
-_SECONDS = (0.5, 1.5)  # to connect, to answer: viewers wait for it
+_SECONDS = (0.5, 8.0)  # to connect, to answer
+_PATIENCE_SECONDS = 0.8  # of a page
+_THREADS = 3
 _UI_KNOWN_SECONDS = 10.0
 _FRESH_SECONDS = 2.0
-_GONE_SECONDS = 4.0  # nobody asks again so soon what did not answer: it would be one wait a viewer
+_GONE_SECONDS = 3.0  # nobody asks again so soon what did not answer: it would be one wait a viewer
 _KEPT_MAX = 64
 _ATTRIBUTES_MAX = 40
 #: A binary that was built from source has a page that says so, in place of the pages.
@@ -87,22 +95,26 @@ class Jaeger:
         self._lock = threading.Lock()
         self._ui: tuple[float, bool] = (0.0, False)
         self._gone: tuple[float, str] = (float("-inf"), "")
+        self._asked: dict[tuple[object, ...], Future[Any]] = {}
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="jaeger")
 
     def has_ui(self) -> bool:
-        """Whether there are pages to link to."""
+        """Whether there are pages to link to; asked again now and then."""
         asked, known = self._ui
         if time.monotonic() - asked > _UI_KNOWN_SECONDS or not asked:
             try:
-                page = self._http.get(self.url + "/", timeout=_SECONDS)
-                known = (
-                    page.status_code == 200
-                    and "html" in page.headers.get("Content-Type", "")
-                    and _NO_UI not in page.text
-                )
-            except requests.RequestException:
-                known = False  # the link comes back with the pages
+                known = bool(self._shared(("ui",), self._look_for_pages))
+            except Trouble:
+                return known
             self._ui = (time.monotonic(), known)
         return known
+
+    def _look_for_pages(self) -> bool:
+        try:
+            page = self._http.get(self.url + "/", timeout=_SECONDS)
+        except requests.RequestException:
+            return False  # the link comes back with the pages
+        return page.status_code == 200 and "html" in page.headers.get("Content-Type", "") and _NO_UI not in page.text
 
     def services(self) -> list[str]:
         """Every service that sent spans."""
@@ -137,21 +149,41 @@ class Jaeger:
         found = self._shared(("trace", trace_id), lambda: self._data(f"/api/traces/{quote(trace_id, safe='')}", {}))
         return _trace(found[0]) if found and found[0].get("spans") else None
 
-    def _shared(self, key: tuple[object, ...], fetch: Any) -> Any:
-        with self._lock:  # the second who asks waits for the first one's answer, and takes it
+    def _shared(self, key: tuple[object, ...], fetch: Callable[[], Any]) -> Any:
+        """What `fetch` yields, shared by all who ask. Raises Trouble if it is not there soon; it may be next time."""
+        with self._lock:
             known = self._kept.get(key)
             if known is not None and time.monotonic() - known[0] < _FRESH_SECONDS:
                 return known[1]
+            noticed, why = self._gone
+            if time.monotonic() - noticed < _GONE_SECONDS:
+                raise Trouble("jaeger", why)
+            asked = self._asked.get(key)
+            if asked is None:
+                asked = self._asked[key] = self._threads.submit(self._fetch, key, fetch)
+        try:
+            return asked.result(_PATIENCE_SECONDS)
+        except TimeoutError:
+            return self._late()
+
+    def _late(self) -> Any:
+        why = f"no answer in time from {self.url}"
+        self._gone = (time.monotonic(), why)
+        raise Trouble("jaeger", why)
+
+    def _fetch(self, key: tuple[object, ...], fetch: Callable[[], Any]) -> Any:
+        try:
             value = fetch()
-            if len(self._kept) >= _KEPT_MAX:
-                del self._kept[min(self._kept, key=lambda one: self._kept[one][0])]
-            self._kept[key] = (time.monotonic(), value)
+            with self._lock:
+                if len(self._kept) >= _KEPT_MAX:
+                    del self._kept[min(self._kept, key=lambda one: self._kept[one][0])]
+                self._kept[key] = (time.monotonic(), value)
             return value
+        finally:
+            with self._lock:
+                self._asked.pop(key, None)
 
     def _data(self, path: str, asked: dict[str, str]) -> Any:
-        noticed, why = self._gone
-        if time.monotonic() - noticed < _GONE_SECONDS:
-            raise Trouble("jaeger", why)
         try:
             answer = self._http.get(self.url + path, params=asked, timeout=_SECONDS)
         except requests.RequestException as error:
