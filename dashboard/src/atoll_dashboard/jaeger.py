@@ -1,7 +1,7 @@
 """Jaeger's query API, as much of it as the pages show. The real one: every shape here was read off its answers.
 
 A page renews itself every two seconds, and a run that takes longer is cut off by the next before it has drawn anything.
-So no page waits for Jaeger for long: a few threads ask, once for all viewers, and what comes late is there at the next look.
+So no page waits for Jaeger for long: a few threads ask, once for all viewers; what comes late is there next time.
 """
 
 from __future__ import annotations
