@@ -1,0 +1,191 @@
+"""What silence and refusals of the gateway mean: who is gone, who said no, whose access was withdrawn."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from atoll_dashboard.gateway import Gateway, Refused, Trouble, Withdrawn
+from atoll_dashboard.poller import Poller
+from atoll_dashboard.sessions import Session, Sessions
+from dashboard_process import until
+from fake_gateway import CLIENT, FakeGateway, fake_gateway
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeGateway]:
+    with fake_gateway() as running:
+        yield running
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Path:
+    path = tmp_path / "client.json"
+    path.write_text(json.dumps(CLIENT))
+    return path
+
+
+@pytest.fixture
+def gateway(fake: FakeGateway, client: Path) -> Gateway:
+    return Gateway(fake.url, client)
+
+
+def signed_in(gateway: Gateway, name: str = "operator") -> Session:
+    return Sessions(bytes(32), 60.0, 60.0).create(gateway.login(name, f"password of {name}"), name)
+
+
+def kill(gateway: Gateway, session: Session) -> dict[str, object]:
+    return gateway.act(session, "kill", "payments", 1, "drill", key="k1")
+
+
+def test_an_act_is_the_operators_with_his_reason_and_key(fake: FakeGateway, gateway: Gateway) -> None:
+    assert kill(gateway, signed_in(gateway))["id"] == "op1"
+    assert fake.acts == [{"who": "operator", "path": "/ops/instances/payments/1/kill", "key": "k1", "reason": "drill"}]
+
+
+def test_a_part_behind_the_gateway_is_named(fake: FakeGateway, gateway: Gateway) -> None:
+    session = signed_in(gateway)
+    calls: list[tuple[str, Callable[[], object]]] = [
+        ("control", gateway.snapshot),
+        ("control", lambda: gateway.audit(session)),
+        ("auth", lambda: gateway.login("operator", "x")),
+    ]
+    gateway.snapshot()
+    for part, call in calls:
+        fake.away = {part}
+        with pytest.raises(Trouble) as trouble:
+            call()
+        assert trouble.value.part == part
+    fake.away.clear()
+    assert gateway.snapshot()["system"] == "atoll"
+
+
+def test_a_gateway_that_is_not_there_is_named_soon(client: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    began = time.monotonic()
+    with pytest.raises(Trouble) as trouble:
+        Gateway(url, client).snapshot()
+    assert trouble.value.part == "gateway"
+    assert time.monotonic() - began < 2
+
+
+def test_a_gateway_that_hangs_is_named_in_bounded_time(fake: FakeGateway, gateway: Gateway) -> None:
+    fake.hold.clear()
+    began = time.monotonic()
+    with pytest.raises(Trouble) as trouble:
+        gateway.snapshot()
+    assert trouble.value.part == "gateway"
+    assert time.monotonic() - began < 7
+
+
+def test_a_token_that_was_revoked_is_renewed_once(fake: FakeGateway, gateway: Gateway) -> None:
+    session = signed_in(gateway)
+    fake.access.clear()
+    kill(gateway, session)
+    assert fake.count("/auth/token") == 1
+    assert len(fake.acts) == 1
+
+
+def test_many_who_need_a_new_token_use_the_refresh_token_once(fake: FakeGateway, gateway: Gateway) -> None:
+    """Auth ends a login whose refresh token is shown twice."""
+    session = signed_in(gateway)
+    fake.access.clear()
+    with ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(gateway.audit, session) for _ in range(8)]
+    assert all(one.result() == {"items": [], "next": None} for one in answers)
+    assert fake.count("/auth/token") == 1
+
+
+def test_who_was_removed_is_told_that_his_access_is_withdrawn(fake: FakeGateway, gateway: Gateway) -> None:
+    session = signed_in(gateway)
+    fake.forget("operator")
+    with pytest.raises(Withdrawn):
+        kill(gateway, session)
+    assert fake.acts == []
+
+
+def test_being_throttled_is_no_withdrawal(
+    fake: FakeGateway, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Auth answers a renewal 429 while somebody guesses; the refresh token is as good as before."""
+    session = signed_in(gateway)
+    fake.access.clear()
+    answer = fake.answer
+
+    def throttled(method: str, target: str, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, object]]:
+        if target == "/auth/token":
+            return 429, {"error": "temporarily_unavailable", "error_description": "too many wrong attempts"}
+        return answer(method, target, headers, body)
+
+    monkeypatch.setattr(fake, "answer", throttled)
+    with pytest.raises((Trouble, Refused)):
+        kill(gateway, session)
+    monkeypatch.undo()
+    kill(gateway, session)
+
+
+def test_the_snapshot_is_seen_while_auth_is_away_and_the_token_lasts(fake: FakeGateway, gateway: Gateway) -> None:
+    fake.token_seconds = 20.0  # less than the reserve before which it is renewed
+    gateway.snapshot()
+    fake.away = {"auth"}
+    assert gateway.snapshot()["system"] == "atoll"
+
+
+def test_the_dashboards_own_token_is_renewed_at_once_when_it_is_revoked(fake: FakeGateway, gateway: Gateway) -> None:
+    gateway.snapshot()
+    fake.access.clear()
+    assert gateway.snapshot()["system"] == "atoll", "one look was lost, and all viewers were told that control is gone"
+
+
+def test_an_answer_that_is_no_token_response_is_auths_trouble(
+    fake: FakeGateway, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake, "answer", lambda *_: (200, {"welcome": "to the hotel's network"}))
+    with pytest.raises(Trouble):
+        gateway.login("operator", "password of operator")
+
+
+# ---- the poller --------------------------------------------------------------------------------------------------
+
+
+def test_the_poller_keeps_what_it_knew_names_who_is_gone_and_wakes(fake: FakeGateway, gateway: Gateway) -> None:
+    poller = Poller(gateway, every_seconds=0.05)
+    poller.start()
+    try:
+        until("a snapshot", lambda: poller.seen().snapshot, 5)
+        fake.away = {"control"}
+        until("control to be named", lambda: [one.part for one in poller.seen().gone] == ["control"], 5)
+        first = poller.seen()
+        assert first.snapshot is not None
+        before = fake.count("/ops/snapshot")
+        until("further looks", lambda: fake.count("/ops/snapshot") > before + 2, 5)
+        later = poller.seen()
+        assert (later.at, later.gone[0].since) == (first.at, first.gone[0].since)
+        fake.away.clear()
+        until("it to be forgotten", lambda: not poller.seen().gone, 3)
+    finally:
+        poller.stop()
+
+
+def test_the_poller_outlives_nonsense(fake: FakeGateway, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    poller = Poller(gateway, every_seconds=0.05)
+    poller.look()
+    for nonsense in ({"bus": 7}, {"parts": None}, {}, {"bus": {"available": False, "why": 3}}):
+        monkeypatch.setattr(gateway, "snapshot", lambda found=nonsense: found)
+        poller.look()
+
+    def broken() -> None:
+        raise KeyError("x")
+
+    monkeypatch.setattr(gateway, "snapshot", broken)
+    poller.look()
+    assert poller.seen().gone[0].part == "control"
+    assert threading.active_count() < 50
