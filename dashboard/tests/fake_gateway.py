@@ -7,7 +7,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -140,8 +140,11 @@ def fake_gateway() -> Iterator[FakeGateway]:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(sent)))
-            self.end_headers()
-            self.wfile.write(sent)
+            if status == 429:
+                self.send_header("Retry-After", "12")
+            with suppress(OSError):  # who asked may have given up
+                self.end_headers()
+                self.wfile.write(sent)
 
         do_POST = do_GET  # noqa: N815 - the base class's name
 

@@ -164,35 +164,32 @@ def test_a_session_ends_by_the_clock_and_its_open_page_with_it(gateway: FakeGate
         assert opens(board, cookie=as_header(board.session("viewer"))) == 101
 
 
-def test_a_page_that_nobody_touches_grows_idle(gateway: FakeGateway, tmp_path: Path) -> None:
-    """The page's own timer is no person: an unattended tab is what idle time is for."""
-    from streamlit.proto.BackMsg_pb2 import BackMsg
-
-    timer = BackMsg()
-    timer.rerun_script.is_auto_rerun = True
-    with dashboard(tmp_path, gateway.url, DASHBOARD_IDLE_SECONDS="3") as board:
-        mine = board.session("viewer")
-        _, stream = board.knock({"Origin": board.url, "Cookie": as_header(mine)})
-        assert stream is not None
-        ends = time.monotonic() + 8
-        closed = None
-        while closed is None and time.monotonic() < ends:
-            stream.say(timer.SerializeToString())
-            closed = stream.closed_after(0.5)
-        assert closed is not None, "an unattended tab is never idle"
+def test_a_session_without_an_open_page_grows_idle(gateway: FakeGateway, tmp_path: Path) -> None:
+    with dashboard(tmp_path, gateway.url, DASHBOARD_IDLE_SECONDS="2") as board:
+        left, kept = board.session("viewer"), board.session("operator")
+        for _ in range(4):
+            time.sleep(1)
+            assert board.send("GET", "/", {"Cookie": as_header(kept)}).status == 200
+        assert board.send("GET", "/", {"Cookie": as_header(left)}).status == 303
 
 
-def test_who_is_removed_soon_sees_nothing_more(tmp_path: Path) -> None:
-    """The poller reads with a client of its own, so a viewer's own token must be renewed for him to go on seeing."""
-    with fake_gateway() as gateway:
-        gateway.token_seconds = 32.0  # renewed 30 s before it ends
-        with dashboard(tmp_path, gateway.url) as board:
-            mine = board.session("viewer")
-            _, stream = board.knock({"Origin": board.url, "Cookie": as_header(mine)})
-            assert stream is not None
-            gateway.forget("viewer")
-            assert stream.closed_after(12) is not None, "an account that is gone still has the fleet before it"
-            assert opens(board, cookie=as_header(mine)) == 403
+def test_who_is_removed_soon_sees_nothing_more(board: Dashboard, gateway: FakeGateway) -> None:
+    """The poller reads with a client of its own: nothing but this would ever end a removed viewer's page."""
+    gateway.people["otto"] = ("password of otto", "ops:read")
+    mine, others = board.session("otto"), board.session("viewer")
+    (_, stream), (_, kept) = (board.knock({"Origin": board.url, "Cookie": as_header(one)}) for one in (mine, others))
+    assert stream is not None
+    assert kept is not None
+    gateway.forget("otto")
+    closed = None
+    ends = time.monotonic() + 25
+    while closed is None and time.monotonic() < ends:
+        board.send("GET", "/", {"Cookie": as_header(mine)})  # as an open page does: it is in use
+        closed = stream.closed_after(2)
+    assert closed is not None, "an account that is gone still has the fleet before it"
+    assert opens(board, cookie=as_header(mine)) == 403
+    assert kept.closed_after(0.5) is None
+    kept.hang_up()
 
 
 # ---- headers, key ------------------------------------------------------------------------------------------------

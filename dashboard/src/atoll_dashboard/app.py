@@ -10,7 +10,7 @@ from typing import Any
 import streamlit as st
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from atoll_dashboard import guard, health, sessions, states
@@ -21,6 +21,7 @@ from atoll_dashboard.jaeger import Jaeger
 from atoll_dashboard.login import Login
 from atoll_dashboard.poller import Poller
 from atoll_dashboard.sessions import Sessions
+from atoll_dashboard.warden import Warden
 from atoll_dashboard.world import World
 
 _HERE = Path(__file__).parent
@@ -75,11 +76,14 @@ def make_app(options: Options) -> st.App:
     made = make_world(options)
     here.begin(made)
     login = Login(sessions.key(options.data))
+    warden = Warden(made.sessions, made.gateway)
 
     @asynccontextmanager
     async def lifespan(_: st.App) -> AsyncIterator[dict[str, Any] | None]:
         made.poller.start()
+        warden.start()
         yield None
+        warden.stop()
         made.poller.stop()
 
     index = (Path(st.__file__).parent / "static" / "index.html").read_bytes()
@@ -94,7 +98,9 @@ def make_app(options: Options) -> st.App:
             Route("/login", login.enter, methods=["POST"]),
             Route("/logout", login.ask_leave, methods=["GET"]),
             Route("/logout", login.leave, methods=["POST"]),
-            Route("/atoll/focus-cancel.js", _focus_cancel),
+            Route("/atoll/focus-cancel.js", _script),
+            Route("/atoll/watch.js", _script),
+            Route("/atoll/session.json", _still_in),
         ],
         middleware=[
             Middleware(
@@ -108,5 +114,10 @@ def make_app(options: Options) -> st.App:
     )
 
 
-async def _focus_cancel(_: Request) -> Response:
-    return FileResponse(_HERE / "focus-cancel.js", media_type="text/javascript")
+async def _script(request: Request) -> Response:
+    return FileResponse(_HERE / request.url.path.rsplit("/", 1)[1], media_type="text/javascript")
+
+
+async def _still_in(_: Request) -> Response:
+    """A page asks whether its session lives: the guard answers that."""
+    return JSONResponse({}, headers={"Cache-Control": "no-store"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,8 +18,12 @@ _SECONDS = (1.0, 5.0)  # to connect, to answer
 _LOOK_SECONDS = (0.4, 0.8)
 _GONE_SECONDS = 3.0  # nobody looks again so soon where nothing came: it would be one wait a viewer
 _RENEW_BEFORE_SECONDS = 30.0
-#: What the gateway says when the part behind a route does not answer.
-_AWAY = frozenset({"service_away", "service_timeout", "service_broken", "waiting"})
+#: What the gateway says when the part behind a route does not answer ...
+_AWAY = frozenset({"service_away", "service_timeout", "service_broken"})
+#: ... and when it is the gateway itself that can do nothing now.
+_ITSELF = frozenset({"waiting", "overloaded"})
+#: So a renewal is refused when the login has ended (RFC 6749, 5.2). Any other no, as to one of too many, is for now.
+_ENDED = (400, 401)
 
 
 class Trouble(Exception):  # noqa: N818 - the word that the pages use
@@ -32,9 +37,12 @@ class Trouble(Exception):  # noqa: N818 - the word that the pages use
 class Refused(Exception):  # noqa: N818
     """It answered no."""
 
-    def __init__(self, status: int, code: str, text: str, field: str | None = None) -> None:
+    def __init__(
+        self, status: int, code: str, text: str, field: str | None = None, retry_after: str | None = None
+    ) -> None:
         super().__init__(f"{status} {code}: {text}")
         self.status, self.code, self.text, self.field = status, code, text, field
+        self.retry_after = retry_after  # seconds, as the header has it
 
 
 class Withdrawn(Exception):  # noqa: N818
@@ -56,11 +64,13 @@ class Tokens:
 
     @classmethod
     def of(cls, answer: dict[str, Any]) -> Tokens:
-        """An RFC 6749 token response."""
+        """An RFC 6749 token response. Raises Trouble for anything else: somebody sits in auth's place."""
         scopes = frozenset(str(answer.get("scope", "")).split())
-        return cls(
-            answer["access_token"], answer.get("refresh_token"), time.time() + float(answer["expires_in"]), scopes
-        )
+        try:
+            access, seconds = str(answer["access_token"]), float(answer["expires_in"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise Trouble("auth", "its answer is no token") from error
+        return cls(access, answer.get("refresh_token"), time.time() + seconds, scopes)
 
     @property
     def fresh(self) -> bool:
@@ -83,6 +93,7 @@ class Gateway:
         self._client: dict[str, str] = json.loads(client.read_text())
         self._own: Tokens | None = None
         self._gone: tuple[float, Trouble] | None = None
+        self.acts: Counter[tuple[str, str]] = Counter()  # (act, result) -> how often
         self._http = requests.Session()
         self._http.trust_env = False  # no proxy stands between the parts of one system
 
@@ -101,9 +112,14 @@ class Gateway:
         try:
             return self._call("GET", "/ops/snapshot", "control", token=tokens.access)
         except Refused as refused:
-            if refused.status == 401:
-                self._own = None
-            raise Trouble("control", f"it refuses the dashboard's own client: {refused.text}") from refused
+            if refused.status != 401:
+                raise _refuses_us("control", refused) from refused
+        self._own = None
+        tokens = self._renew_own(None)  # it was revoked; nobody who watches need notice
+        try:
+            return self._call("GET", "/ops/snapshot", "control", token=tokens.access)
+        except Refused as refused:
+            raise _refuses_us("control", refused) from refused
 
     def _renew_own(self, old: Tokens | None) -> Tokens:
         form = {"grant_type": "client_credentials", "scope": "ops:read", **self._client}
@@ -113,7 +129,7 @@ class Gateway:
             if old is not None and time.time() < old.expires_at:
                 return old  # auth is gone, and the token is still good: who watches must go on seeing
             if isinstance(error, Refused):
-                raise Trouble("auth", f"it refuses the dashboard's own client: {error.text}") from error
+                raise _refuses_us("auth", error) from error
             raise
         return self._own
 
@@ -133,7 +149,18 @@ class Gateway:
         """Ask for an act, once per `key`; the operation that began. Raises Refused, Withdrawn, Trouble."""
         body: dict[str, Any] = {"reason": reason} | ({"seconds": seconds} if seconds is not None else {})
         path = f"/ops/instances/{quote(name, safe='')}/{int(instance)}/{quote(act, safe='')}"
-        return self._as(session, "POST", path, json=body, headers={"Idempotency-Key": key})
+        result = "asked"
+        try:
+            return self._as(session, "POST", path, json=body, headers={"Idempotency-Key": key})
+        except (Refused, Withdrawn, Trouble) as error:
+            result = type(error).__name__.lower()
+            raise
+        finally:
+            self.acts[act, result] += 1
+
+    def confirm(self, session: Holder) -> None:
+        """Whether this operator may still look: asked with his own token. Raises Withdrawn, Refused, Trouble."""
+        self._as(session, "GET", "/ops/audit", params={"limit": 1})
 
     def operation(self, session: Holder, operation_id: str) -> dict[str, Any]:
         """How an operation stands."""
@@ -195,7 +222,9 @@ class Gateway:
             try:
                 session.tokens = Tokens.of(self._call("POST", "/auth/token", "auth", data=form))
             except Refused as refused:
-                raise Withdrawn(refused.text) from refused
+                if refused.status in _ENDED:
+                    raise Withdrawn(refused.text) from refused
+                raise Trouble("auth", refused.text) from refused
             except Trouble:
                 if force or time.time() >= seen.expires_at:
                     raise
@@ -218,7 +247,7 @@ class Gateway:
         body = _json(answer)
         if answer.status_code < 300 and isinstance(body, dict):
             return body
-        raise _error(answer.status_code, body if isinstance(body, dict) else {}, part)
+        raise _error(answer.status_code, body if isinstance(body, dict) else {}, part, answer.headers.get("Retry-After"))
 
 
 def _json(answer: requests.Response) -> object:
@@ -228,10 +257,16 @@ def _json(answer: requests.Response) -> object:
         return None
 
 
-def _error(status: int, body: dict[str, Any], part: str) -> Trouble | Refused:
+def _refuses_us(part: str, refused: Refused) -> Trouble:
+    return Trouble(part, f"it refuses the dashboard's own client: {refused.text}")
+
+
+def _error(status: int, body: dict[str, Any], part: str, retry_after: str | None) -> Trouble | Refused:
     code = str(body.get("code") or body.get("error") or "")
     text = str(body.get("detail") or body.get("error_description") or f"it answers {status}")
+    if code in _ITSELF:
+        return Trouble("gateway", text)
     if code in _AWAY or (status >= 500 and code != "busy"):
         return Trouble(part, text)
     field = body.get("field")
-    return Refused(status, code, text, None if field is None else str(field))
+    return Refused(status, code, text, None if field is None else str(field), retry_after)

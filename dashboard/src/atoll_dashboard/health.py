@@ -32,7 +32,12 @@ class _Numbers(Collector):
         )
         for part, count in sorted(here.poller.failures.items()):
             failures.add_metric([part], count)
-        return [build, sessions, age, failures]
+        acts = CounterMetricFamily(
+            "atoll_dashboard_acts", "Acts that operators asked for here, by what became of asking", labels=["act", "result"]
+        )
+        for (act, result), count in sorted(here.gateway.acts.items()):
+            acts.add_metric([act, result], count)
+        return [build, sessions, age, failures, acts]
 
 
 async def live(_: Request) -> Response:

@@ -140,14 +140,14 @@ class Jaeger:
         if min_ms:
             asked["minDuration"] = f"{min_ms:g}ms"
         key = (service, limit, lookback_seconds, error, min_ms)
-        found = self._shared(key, lambda: self._data("/api/traces", asked) or [])
-        heads = [_trace(one).head for one in found if one.get("spans")]
-        return sorted(heads, key=lambda head: -head.started_at)[:limit]
+        found: list[Trace] = self._shared(key, lambda: _traces(self._data("/api/traces", asked)))
+        return sorted((one.head for one in found), key=lambda head: -head.started_at)[:limit]
 
     def trace(self, trace_id: str) -> Trace | None:
         """A trace; None if Jaeger does not know it (yet). Raises Trouble."""
-        found = self._shared(("trace", trace_id), lambda: self._data(f"/api/traces/{quote(trace_id, safe='')}", {}))
-        return _trace(found[0]) if found and found[0].get("spans") else None
+        path = f"/api/traces/{quote(trace_id, safe='')}"
+        found: list[Trace] = self._shared(("trace", trace_id), lambda: _traces(self._data(path, {})))
+        return found[0] if found else None
 
     def _shared(self, key: tuple[object, ...], fetch: Callable[[], Any]) -> Any:
         """What `fetch` yields, shared by all who ask. Raises Trouble if it is not there soon; it may be next time."""
@@ -197,7 +197,22 @@ class Jaeger:
             raise Trouble("jaeger", f"{self.url} answers, but not as Jaeger does")
         if answer.status_code != 200:
             raise Trouble("jaeger", f"it answers {answer.status_code}")
-        return answer.json().get("data")
+        try:
+            return answer.json()["data"]
+        except (ValueError, TypeError, LookupError) as error:
+            raise _not_jaeger() from error
+
+
+def _not_jaeger() -> Trouble:
+    return Trouble("jaeger", "what answers at its address does not answer as Jaeger does")
+
+
+def _traces(found: Any) -> list[Trace]:
+    """The traces of an answer that have spans. Raises Trouble if it has another shape."""
+    try:
+        return [_trace(one) for one in found or [] if one.get("spans")]
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise _not_jaeger() from error
 
 
 def _trace(found: dict[str, Any]) -> Trace:

@@ -49,9 +49,10 @@ class Login:
         try:
             tokens = await run_in_threadpool(here.gateway.login, username, password)
         except Refused as refused:
-            return self._form(
-                request, wanted, _why(refused), 401 if refused.status == 401 else refused.status, username
-            )
+            answer = self._form(request, wanted, _why(refused), refused.status, username)
+            if refused.retry_after:
+                answer.headers["Retry-After"] = refused.retry_after
+            return answer
         except Trouble as trouble:
             words = f"{trouble.part} is gone: {trouble.text}. Nobody can sign in until it is back."
             return self._form(request, wanted, words, 503, username)

@@ -9,6 +9,7 @@ import streamlit as st
 from atoll_dashboard import markup, sessions, shell
 from atoll_dashboard.pages import operations, overview, service, traces
 
+_WATCH = '<script src="/atoll/watch.js"></script>'
 _ICON = Path(__file__).with_name("icon.png")
 
 
@@ -39,6 +40,7 @@ def run() -> None:
     ]
     chosen = st.navigation(pages)
     st.html(markup.style())
+    st.html(_WATCH, unsafe_allow_javascript=True)
     if sessions.current() is None:
         st.html(markup.wrapped(markup.note(f"You are signed out. {markup.link(markup.address('login'), 'Sign in')}")))
         return

@@ -33,6 +33,7 @@ class Session:
     csrf: str
     began: float
     used: float
+    confirmed: float  # when it was last sure that its operator may look
     renewing: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -66,7 +67,7 @@ class Sessions:
     def create(self, tokens: Tokens, username: str) -> Session:
         """A new session; the one that was longest unused goes when there are too many."""
         now = time.monotonic()
-        session = Session(secrets.token_urlsafe(32), username, tokens, secrets.token_urlsafe(32), now, now)
+        session = Session(secrets.token_urlsafe(32), username, tokens, secrets.token_urlsafe(32), now, now, now)
         with self._lock:
             self._known[session.id] = session
             while len(self._known) > SESSIONS_MAX:
@@ -101,6 +102,12 @@ class Sessions:
                 session.used = now
                 self._known.move_to_end(session_id)
             return session
+
+    def in_use(self, seconds: float) -> list[Session]:
+        """Those that were used within so many seconds: with a page open, every two."""
+        now = time.monotonic()
+        with self._lock:
+            return [session for session in self._known.values() if now - session.used < seconds]
 
     def end(self, session_id: str) -> Session | None:
         """End a session; its open pages lose their connection within a second or two."""
