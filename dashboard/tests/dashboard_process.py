@@ -149,14 +149,18 @@ class Dashboard:
         connection.close()
         return status, None
 
-    def form(self, path: str = "/login", cookies: Mapping[str, str] | None = None) -> tuple[dict[str, str], dict[str, str]]:
+    def form(
+        self, path: str = "/login", cookies: Mapping[str, str] | None = None
+    ) -> tuple[dict[str, str], dict[str, str]]:
         """The hidden fields of a page's form, and the cookies that came with it."""
         page = self.send("GET", path, {"Cookie": as_header(cookies or {})})
         assert page.status == 200, page
         fields = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', page.body))
         return {name: unescape(value) for name, value in fields.items()}, page.cookies()
 
-    def post(self, path: str, fields: Mapping[str, str], cookies: Mapping[str, str], origin: str | None = None) -> Reply:
+    def post(
+        self, path: str, fields: Mapping[str, str], cookies: Mapping[str, str], origin: str | None = None
+    ) -> Reply:
         """Send a form as a browser on our page would."""
         headers = {"Origin": self.url if origin is None else origin, "Cookie": as_header(cookies),
                    "Content-Type": "application/x-www-form-urlencoded"}  # fmt: skip

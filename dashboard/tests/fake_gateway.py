@@ -1,4 +1,4 @@
-"""A gateway with auth and control behind it, as the dashboard sees them: real HTTP, answers of the real ones' shapes."""
+"""A gateway with auth and control behind it, as the dashboard sees them: real HTTP, answers shaped as the real ones."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class FakeGateway:
             return 401, {"code": "token_revoked", "detail": "the token is revoked", "status": 401}
         return self._ops(method, path, subject, headers, body)
 
-    def _login(self, asked: dict[str, str]) -> Reply:
+    def _login(self, asked: dict[str, Any]) -> Reply:
         if self.throttled:
             return 429, {"code": "throttled", "detail": "Too many wrong attempts; try again in 12 s", "status": 429}
         known = self.people.get(asked["username"])
@@ -86,7 +86,12 @@ class FakeGateway:
     def _given(self, subject: str, scope: str, *, refreshed: bool) -> dict[str, Any]:
         token = secrets.token_hex(8)
         self.access[token] = (subject, time.time() + self.token_seconds)
-        given = {"access_token": token, "token_type": "Bearer", "expires_in": self.token_seconds, "scope": scope}
+        given: dict[str, Any] = {
+            "access_token": token,
+            "token_type": "Bearer",
+            "expires_in": self.token_seconds,
+            "scope": scope,
+        }
         if refreshed:
             given["refresh_token"] = secrets.token_hex(8)
             self.refresh[given["refresh_token"]] = subject

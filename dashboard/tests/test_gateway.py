@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from dashboard_process import until
+from fake_gateway import CLIENT, FakeGateway, fake_gateway
+
 from atoll_dashboard.gateway import Gateway, Refused, Trouble, Withdrawn
 from atoll_dashboard.poller import Poller
 from atoll_dashboard.sessions import Session, Sessions
-from dashboard_process import until
-from fake_gateway import CLIENT, FakeGateway, fake_gateway
 
 
 @pytest.fixture
@@ -112,9 +113,7 @@ def test_who_was_removed_is_told_that_his_access_is_withdrawn(fake: FakeGateway,
     assert fake.acts == []
 
 
-def test_being_throttled_is_no_withdrawal(
-    fake: FakeGateway, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_being_throttled_is_no_withdrawal(fake: FakeGateway, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """Auth answers a renewal 429 while somebody guesses; the refresh token is as good as before."""
     session = signed_in(gateway)
     fake.access.clear()

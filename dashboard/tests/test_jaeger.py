@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+
 from atoll_dashboard.gateway import Trouble
 from atoll_dashboard.jaeger import Jaeger
 
@@ -50,10 +51,14 @@ def of_json(document: object, status: int = 200) -> Answer:
     return lambda _: (status, "application/json", json.dumps(document).encode())
 
 
+def of_html(page: bytes) -> Answer:
+    return lambda _: (200, "text/html; charset=utf-8", page)
+
+
 @pytest.mark.parametrize(
     "answer",
     [
-        lambda _: (200, "text/html", b"<html>somebody's page</html>"),
+        of_html(b"<html>somebody's page</html>"),
         lambda _: (200, "application/json", b"{not json"),
         of_json([1, 2]),
         of_json({"data": "x"}),
@@ -68,9 +73,9 @@ def test_whoever_else_answers_at_its_address_is_trouble_and_no_crash(answer: Ans
         assert trouble.value.part == "jaeger"
 
 
-def test_the_built_one_has_no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_built_one_has_no_pages() -> None:
     for page, has in ((b"<p>This is not the Jaeger UI</p>", False), (b"<title>Jaeger UI</title>", True)):
-        with server(lambda _, page=page: (200, "text/html; charset=utf-8", page)) as url:
+        with server(of_html(page)) as url:
             assert Jaeger(url).has_ui() is has
     assert not Jaeger("http://127.0.0.1:9").has_ui()
 

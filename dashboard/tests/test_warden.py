@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+
 from atoll_dashboard.gateway import Refused, Tokens, Trouble, Withdrawn
 from atoll_dashboard.sessions import Session, Sessions
 from atoll_dashboard.warden import Warden

@@ -247,7 +247,8 @@ class Gateway:
         body = _json(answer)
         if answer.status_code < 300 and isinstance(body, dict):
             return body
-        raise _error(answer.status_code, body if isinstance(body, dict) else {}, part, answer.headers.get("Retry-After"))
+        told = body if isinstance(body, dict) else {}
+        raise _error(answer.status_code, told, part, answer.headers.get("Retry-After"))
 
 
 def _json(answer: requests.Response) -> object:

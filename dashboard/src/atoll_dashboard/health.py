@@ -33,7 +33,7 @@ class _Numbers(Collector):
         for part, count in sorted(here.poller.failures.items()):
             failures.add_metric([part], count)
         acts = CounterMetricFamily(
-            "atoll_dashboard_acts", "Acts that operators asked for here, by what became of asking", labels=["act", "result"]
+            "atoll_dashboard_acts", "Acts asked for here, by what became of asking", labels=["act", "result"]
         )
         for (act, result), count in sorted(here.gateway.acts.items()):
             acts.add_metric([act, result], count)

@@ -1,7 +1,7 @@
 """Whether those who look may still look.
 
 The fleet is read with the dashboard's own client, once for everybody, so a page goes on showing it whoever has lost his
-access meanwhile. So each session that is in use is asked about now and then, with its operator's own token; and one whose
+access meanwhile. So each session that is in use is asked about now and then, with its operator's own token; one whose
 access is gone ends, and its open pages with it (see guard). While gateway, control or auth is away nobody is put out:
 those are the minutes in which people look.
 """
@@ -34,7 +34,11 @@ class Warden:
     """A thread that asks about every session in use."""
 
     def __init__(
-        self, sessions: Sessions, asks: Asks, every_seconds: float = EVERY_SECONDS, clock: Callable[[], float] = time.monotonic
+        self,
+        sessions: Sessions,
+        asks: Asks,
+        every_seconds: float = EVERY_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sessions = sessions
         self._asks = asks
