@@ -109,6 +109,21 @@ def test_what_is_paused_starting_or_absent_is_not_gone() -> None:
     assert fleetview.absences(of, 0, ()) == ()
 
 
+def test_a_reason_is_not_said_twice() -> None:
+    assert fleetview.sentence(part(state="stopped", why="stopped by amy: drill")) == "payments is stopped by amy: drill"
+    assert fleetview.sentence(part(state="down", why="exited -9")) == "payments is down: exited -9"
+
+
+def test_what_the_broker_said_last_is_kept_while_it_is_gone() -> None:
+    before = fleet({"name": "a", "lag": 7}, bus={"available": True}, figures={"up": 1, "of": 1, "dead_letters": 3})
+    now = fleet({"name": "a", "lag": None}, bus={"available": False}, figures={"up": 0, "of": 1})
+    seen = view(now, whole=before)
+    assert (seen.without_bus, seen.lag(now.parts[0]), seen.bus_figures.dead_letters) == (True, 7, 3)
+    assert fleetview.total_up(seen) == "0 of 1"  # who is up is not the broker's to say
+    again = view(before, whole=before)
+    assert (again.without_bus, again.lag(before.parts[0])) == (False, 7)
+
+
 # ---- acts --------------------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from atoll_dashboard import states, wording
-from atoll_dashboard.snapshot import Part, Snapshot
+from atoll_dashboard.snapshot import Figures, Part, Snapshot
 
 #: Only an admin may act on these two (the ops API refuses others): everything stands on them.
 ADMIN_ONLY = frozenset({"broker", "auth"})
@@ -35,6 +35,23 @@ class View:
     absences: tuple[Absence, ...] = ()
     ahead: Mapping[str, str] | None = None  # slot -> state that an operation reported after the snapshot
     held: bool = False
+    whole: Snapshot | None = None  # the last one that had the bus's numbers: what was known is kept, dimmed
+
+    @property
+    def without_bus(self) -> bool:
+        """Whether the broker's numbers are those of before."""
+        return self.snapshot is not None and not self.snapshot.bus.available
+
+    def lag(self, part: Part) -> int | None:
+        """Of the part's group, as last known."""
+        before = self.whole.part(part.name) if self.without_bus and self.whole is not None else None
+        return part.lag if part.lag is not None or before is None else before.lag
+
+    @property
+    def bus_figures(self) -> Figures:
+        """The figures that come from the broker, as last known."""
+        source = self.whole if self.without_bus and self.whole is not None else self.snapshot
+        return Figures() if source is None else source.figures
 
     @property
     def age_seconds(self) -> float:
@@ -74,6 +91,8 @@ def absences(snapshot: Snapshot | None, age_seconds: float, gone: tuple[Absence,
 
 def sentence(part: Part) -> str:
     """`payments is stopped: stopped by amy: drill`."""
+    if part.why.startswith(part.state):
+        return f"{part.name} is {part.why}"
     return f"{part.name} is {part.state}" + (f": {part.why}" if part.why else "")
 
 

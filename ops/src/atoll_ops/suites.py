@@ -70,6 +70,7 @@ def run(root: Path, arguments: list[str], results: Path) -> int:
 
     `results` is the folder for their logs and counts.
     """
+    _let_suites_be_interrupted()
     plan = _Plan(root, results)
     plan.results.mkdir(parents=True, exist_ok=True)
     if arguments:
@@ -100,6 +101,15 @@ def _jaeger_meanwhile(plan: _Plan) -> Iterator[Callable[[], None]]:
         yield lambda: console.say("jaeger", "ready" if errand.wait(console.say) else "absent: its tests are skipped")
     finally:
         errand.end()
+
+
+def _let_suites_be_interrupted() -> None:
+    """A script's background job ignores SIGINT, one under nohup SIGHUP, and so would every process that it starts: no
+    suite could be ended, and the tests of Ctrl-C would fail. A handler, unlike the ignoring, is not inherited.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 def bench(root: Path, name: str | None, arguments: list[str]) -> int:

@@ -16,7 +16,7 @@ def body(session: Session, view: View) -> None:
     if view.snapshot is None:
         st.html(markup.wrapped(markup.skeleton(6)))
         return
-    st.html(markup.wrapped(_figures(view, view.snapshot), dimmed=view.stale))
+    st.html(markup.wrapped(_figures(view, view.snapshot), dimmed=view.stale or view.without_bus))
     with st.expander("Topology", expanded=not _phone()):
         _topology(view)
     st.html(markup.wrapped(markup.heading(2, "Services")))
@@ -40,13 +40,14 @@ def _acting_row(session: Session, view: View, snapshot: Snapshot, part: Part) ->
 
 def _figures(view: View, snapshot: Snapshot) -> str:
     figures = snapshot.figures
-    lag, dead = figures.worst_lag, figures.dead_letters
+    told = view.bus_figures
+    lag, dead = told.worst_lag, told.dead_letters
     up = "down" if figures.up < figures.of and not view.stale else ""
     group = f"in group {lag.group}" if lag is not None and lag.lag else "no group is behind" if lag is not None else ""
     return markup.figures(
         [
             markup.figure("Services up", fleetview.total_up(view), _not_up(view), up),
-            markup.figure("Events per second", wording.rate(figures.events_per_second), "over the last 10 s"),
+            markup.figure("Events per second", wording.rate(told.events_per_second), "over the last 10 s"),
             markup.figure("Worst consumer lag", wording.count(lag.lag if lag else None), group),
             markup.figure(
                 "Dead letters", wording.count(dead), "" if dead is None else "good" if dead == 0 else "see ./atoll dlq",
@@ -71,7 +72,7 @@ def cells(view: View, part: Part) -> str:
         f'<span class="at-cell">{markup.badge(part.name, view.state(part))}</span>'
         f'<span class="at-cell">{_events(rates)}</span>'
         f'<span class="at-cell"><small>p95</small> {wording.milliseconds(rates.p95_ms if rates else None)}</span>'
-        f'<span class="at-cell"><small>lag</small> {wording.count(part.lag)}</span>'
+        f'<span class="at-cell"><small>lag</small> {wording.count(view.lag(part))}</span>'
         f'<span class="at-cell"><small>restarts</small> {part.restarts}</span>{why}'
     )
 
