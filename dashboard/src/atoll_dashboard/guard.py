@@ -2,9 +2,12 @@
 
 In this order, and what is not allowed is refused:
 1. Host must be a name that we are reached by; a page of somebody's DNS that points here (rebinding) has another.
-2. Whatever changes something, and every WebSocket, must carry our own Origin. A missing one is a foreign one.
+2. Whatever changes something, and every WebSocket, must carry our own Origin. A missing one is a foreign one. What
+   only reads needs none, but may not carry another's: a script of another page asks so.
 3. Without the cookie of a living session there is the login, and nothing else. It is looked at again while a
-   WebSocket is open: who signs out, or is too long away, loses his pages too.
+   WebSocket is open: who signs out, or is too long away, loses his pages too. What the guard took for the cookie is
+   the only one that is passed on: nobody behind it may read another out of the same header.
+4. Of what Streamlit serves, only what our pages use: no uploads, no components, none of its metrics.
 """
 
 from __future__ import annotations
@@ -14,7 +17,6 @@ import base64
 import contextlib
 import hashlib
 import re
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import Headers
@@ -26,6 +28,10 @@ from atoll_dashboard.sessions import COOKIE, Session, Sessions
 OPEN = frozenset({"/live", "/ready", "/metrics"})
 LOGIN = frozenset({"/login", "/logout"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+#: Streamlit's own, as far as its pages need them.
+_STREAMLIT = frozenset({"/_stcore/stream", "/_stcore/health", "/_stcore/host-config"})
+_STREAMLIT_CLOSED = ("/_stcore", "/component", "/auth", "/oauth2callback", "/app/static")
+_KEPT_BY_BROWSERS = ("/static/", "/atoll/")  # nothing of anybody's is in these
 _LOOK_SECONDS = 1.0
 _CLOSED_BY_GUARD = 4401
 _POLICY = (
@@ -41,6 +47,7 @@ _HEADERS = (
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
+_VALUE = re.compile(r"[A-Za-z0-9_.-]{1,500}")
 _INLINE = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
 
@@ -74,12 +81,17 @@ class Guard:
             await _refuse(scope, receive, with_headers, *refusal)
             return
         path = scope["path"]
+        scope, cookie = _one_cookie(scope)
         if scope["type"] == "http" and path in OPEN | LOGIN:
             await self._app(scope, receive, with_headers)
             return
-        session = self._sessions.of_cookie(_cookie(scope))
+        session = self._sessions.of_cookie(cookie)
         if session is None:
             await self._turn_away(scope, receive, with_headers)
+        elif scope["type"] == "http" and scope["method"] not in _SAFE:
+            await _refuse(scope, receive, with_headers, 405, "Nothing is changed here: acts go to the ops API.")
+        elif path not in _STREAMLIT and _below(path, _STREAMLIT_CLOSED):
+            await _refuse(scope, receive, with_headers, 404, "There is nothing here.")
         elif scope["type"] == "websocket":
             await self._watch(session, scope, receive, send)
         else:
@@ -93,9 +105,9 @@ class Guard:
         hosts = headers.getlist("host")
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
             return 421, "This is not the address of the dashboard. Set DASHBOARD_ORIGINS if it should be."
-        if scope["type"] == "http" and scope["method"] in _SAFE:
-            return None
         origins = headers.getlist("origin")
+        if scope["type"] == "http" and scope["method"] in _SAFE and not origins:
+            return None
         if (
             len(origins) != 1
             or origins[0].lower() not in self._origins
@@ -147,12 +159,15 @@ class Guard:
         """Our headers on every HTTP answer, in place of what the application may have said."""
         if scope["type"] != "http":
             return send
-        ours = {name for name, _ in self._headers}
+        added = list(self._headers)
+        if not scope["path"].startswith(_KEPT_BY_BROWSERS):
+            added.append((b"cache-control", b"no-store"))
+        ours = {name for name, _ in added}
 
         async def say(message: Message) -> None:
             if message["type"] == "http.response.start":
                 kept = [(name, value) for name, value in message.get("headers", []) if name.lower() not in ours]
-                message = {**message, "headers": [*kept, *self._headers]}
+                message = {**message, "headers": [*kept, *added]}
             await send(message)
 
         return say
@@ -162,17 +177,31 @@ def _is_page(path: str) -> bool:
     return not path.startswith(("/_stcore", "/static", "/media", "/component")) and "." not in path.rsplit("/", 1)[-1]
 
 
-def _cookie(scope: Scope) -> str | None:
-    """The session's cookie. Two of them are somebody's trick: neither counts."""
+def _below(path: str, roots: tuple[str, ...]) -> bool:
+    return any(path == root or path.startswith(f"{root}/") for root in roots)
+
+
+def _one_cookie(scope: Scope) -> tuple[Scope, str | None]:
+    """The session's cookie, and the scope with no other. Two of them are somebody's trick: neither counts.
+
+    Parsers differ on spaces, on quotes and on which of two comes first. So what is not the one that was judged here
+    is taken out, and the rest is passed on as it came.
+    """
     found: list[str] = []
+    others: list[str] = []
     for header in Headers(scope=scope).getlist("cookie"):
         for piece in header.split(";"):
-            if piece.strip().startswith(f"{COOKIE}="):
-                try:
-                    found.append(SimpleCookie(piece.strip())[COOKIE].value)
-                except (CookieError, KeyError):
-                    return None
-    return found[0] if len(found) == 1 else None
+            name, _, value = piece.partition("=")
+            if name.strip() == COOKIE:
+                found.append(value.strip())
+            elif piece.strip():
+                others.append(piece.strip())
+    cookie = found[0] if len(found) == 1 and _VALUE.fullmatch(found[0]) else None
+    kept = [*others, f"{COOKIE}={cookie}"] if cookie is not None else others
+    headers = [(name, value) for name, value in scope["headers"] if name.lower() != b"cookie"]
+    if kept:
+        headers.append((b"cookie", "; ".join(kept).encode("latin-1")))
+    return {**scope, "headers": headers}, cookie
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, words: str) -> None:
