@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import secrets
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import TypeVar
+from urllib.parse import parse_qsl, urlsplit
 
+import anyio
 from itsdangerous import BadSignature, URLSafeTimedSerializer
-from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
@@ -19,8 +25,16 @@ from atoll_dashboard.world import World, world
 _PAGE = Path(__file__).with_name("login.html")
 _FORM_COOKIE = "atoll_dashboard_form"
 _FORM_SECONDS = 3600
-_FIELD_CHARS_MAX = 300
+_FIELD_CHARS_MAX, _NEXT_CHARS_MAX = 300, 2000
+#: A form is small and comes at once; before a password was right nobody gets more of this process than that.
+_BODY_BYTES_MAX, _BODY_SECONDS_MAX = 16_384, 10.0
+#: Logins that wait for auth at the same time, in threads of their own: a hung auth must not stop the pages' files.
+_AT_ONCE, _WAITING_MAX = 8, 32
+_FORM_TYPE = "application/x-www-form-urlencoded"
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
 _NOBODY = "This account may not look at the fleet: it needs the role viewer, operator or admin."
+
+T = TypeVar("T")
 
 
 class Login:
@@ -28,6 +42,7 @@ class Login:
 
     def __init__(self, key: bytes) -> None:
         self._forms = URLSafeTimedSerializer(key, salt="atoll-dashboard-form")
+        self._threads: anyio.CapacityLimiter | None = None  # made in the event loop that uses it
 
     async def show(self, request: Request) -> Response:
         """`GET /login`."""
@@ -38,16 +53,22 @@ class Login:
 
     async def enter(self, request: Request) -> Response:
         """`POST /login`."""
-        form = await request.form(max_files=0, max_fields=10)
-        wanted = local(_field(form.get("next")))
-        if not self._own(request, _field(form.get("form"))):
+        form = await _read_form(request)
+        wanted = local(form.get("next"))
+        if not self._own(request, form.get("form", "")):
             return self._form(request, wanted, "This form had grown old. Try again.", 403)
-        username, password = _field(form.get("username")), _field(form.get("password"))
-        if not username or not password:
-            return self._form(request, wanted, "Give your user name and your password.", 422, username)
+        username, password = form.get("username", ""), form.get("password", "")
+        if not username or not password or max(len(username), len(password)) > _FIELD_CHARS_MAX:
+            words = f"Give your user name and your password, of at most {_FIELD_CHARS_MAX} characters."
+            return self._form(request, wanted, words, 422, username[:_FIELD_CHARS_MAX])
+        if self._limiter().statistics().tasks_waiting >= _WAITING_MAX:
+            return self._form(request, wanted, "Too many people are signing in. Try again in a moment.", 503, username)
+        return await self._sign_in(request, wanted, username, password)
+
+    async def _sign_in(self, request: Request, wanted: str, username: str, password: str) -> Response:
         here = world()
         try:
-            tokens = await run_in_threadpool(here.gateway.login, username, password)
+            tokens = await self._in_thread(here.gateway.login, username, password)
         except Refused as refused:
             answer = self._form(request, wanted, _why(refused), refused.status, username)
             if refused.retry_after:
@@ -59,7 +80,11 @@ class Login:
         session = here.sessions.create(tokens, username)
         if session.role == "nobody":
             here.sessions.end(session.id)
+            await self._in_thread(here.gateway.revoke, tokens)
             return self._form(request, wanted, _NOBODY, 403, username)
+        before = here.sessions.of_cookie(request.cookies.get(COOKIE))
+        if before is not None:  # nobody could end it any more: its cookie is overwritten
+            here.sessions.end(before.id)
         answer = RedirectResponse(wanted, 303, {"Cache-Control": "no-store"})
         _set_cookie(answer, request, COOKIE, here.sessions.cookie(session), int(here.options.session_seconds))
         return answer
@@ -82,19 +107,28 @@ class Login:
         here = world()
         session = here.sessions.of_cookie(request.cookies.get(COOKIE))
         if session is not None:
-            form = await request.form(max_files=0, max_fields=5)
-            if not secrets.compare_digest(_field(form.get("form")).encode(), session.csrf.encode()):
+            form = await _read_form(request)
+            if not secrets.compare_digest(form.get("form", "").encode(), session.csrf.encode()):
                 return _page("Sign out", "/logout", '<p role="alert">This form is not of your session.</p>', 403)
             here.sessions.end(session.id)
-            await run_in_threadpool(here.gateway.revoke, session.tokens)
+            await self._in_thread(here.gateway.revoke, session.tokens)
         answer = RedirectResponse("/login", 303, {"Cache-Control": "no-store", "Clear-Site-Data": '"cache"'})
         answer.delete_cookie(COOKIE, path="/")
         return answer
 
+    def _limiter(self) -> anyio.CapacityLimiter:
+        if self._threads is None:
+            self._threads = anyio.CapacityLimiter(_AT_ONCE)
+        return self._threads
+
+    async def _in_thread(self, function: Callable[..., T], *given: object) -> T:
+        return await anyio.to_thread.run_sync(partial(function, *given), limiter=self._limiter())
+
     # ---- the form ------------------------------------------------------------------------------------------------
 
     def _form(self, request: Request, wanted: str, alert: str = "", status: int = 200, username: str = "") -> Response:
-        token = secrets.token_urlsafe(16)
+        known = request.cookies.get(_FORM_COOKIE, "")  # one for all tabs: a second form must not end the first one's
+        token = known if _TOKEN.fullmatch(known) else secrets.token_urlsafe(16)
         said = f'<p class="alert" role="alert">{markup.text(alert)}</p>' if alert else ""
         body = (
             f"{said}"
@@ -124,7 +158,7 @@ class Login:
 
 def local(wanted: str | None) -> str:
     """Where to go after signing in: a path of ours, or the overview. Nothing that a browser would take for a host."""
-    if not wanted or len(wanted) > 2000 or not wanted.startswith("/") or wanted.startswith(("//", "/\\")):
+    if not wanted or len(wanted) > _NEXT_CHARS_MAX or not wanted.startswith("/") or wanted.startswith(("//", "/\\")):
         return "/"
     parts = urlsplit(wanted)
     if parts.scheme or parts.netloc or any(ord(character) < 0x21 or character == "\\" for character in wanted):
@@ -138,8 +172,23 @@ def _why(refused: Refused) -> str:
     return f"{refused.text}."
 
 
-def _field(value: object) -> str:
-    return value[:_FIELD_CHARS_MAX] if isinstance(value, str) else ""
+async def _read_form(request: Request) -> dict[str, str]:
+    """The fields of an urlencoded form, the last of each name. Raises HTTPException 413 or 408."""
+    body = b""
+    try:
+        async with asyncio.timeout(_BODY_SECONDS_MAX):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > _BODY_BYTES_MAX:
+                    raise HTTPException(413, "This form is too large.")
+    except TimeoutError:
+        raise HTTPException(408, "This form came too slowly.") from None
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM_TYPE:
+        return {}
+    try:
+        return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=20))
+    except ValueError:
+        return {}
 
 
 def _set_cookie(answer: Response, request: Request, name: str, value: str, seconds: int) -> None:

@@ -19,6 +19,8 @@ from atoll_dashboard.gateway import Tokens
 
 COOKIE = "atoll_dashboard"
 SESSIONS_MAX = 1000
+#: Of one account: who signs in again and again ends his own sessions, not other people's.
+SESSIONS_EACH_MAX = 50
 _KEY_FILE = "cookie.key"
 _ROLES = (("admin", "ops:admin"), ("operator", "ops:operate"), ("viewer", "ops:read"))
 
@@ -65,14 +67,25 @@ class Sessions:
         return len(self._known)
 
     def create(self, tokens: Tokens, username: str) -> Session:
-        """A new session; the one that was longest unused goes when there are too many."""
+        """A new session; the one that was longest unused goes when there are too many, the account's own first."""
         now = time.monotonic()
         session = Session(secrets.token_urlsafe(32), username, tokens, secrets.token_urlsafe(32), now, now, now)
         with self._lock:
-            self._known[session.id] = session
-            while len(self._known) > SESSIONS_MAX:
+            self._forget(now)
+            own = [one.id for one in self._known.values() if one.username == username]
+            for session_id in own[: max(0, len(own) - SESSIONS_EACH_MAX + 1)]:
+                del self._known[session_id]
+            while len(self._known) >= SESSIONS_MAX:
                 self._known.popitem(last=False)
+            self._known[session.id] = session
         return session
+
+    def _forget(self, now: float) -> None:
+        for session in [one for one in self._known.values() if self._over(one, now)]:
+            del self._known[session.id]
+
+    def _over(self, session: Session, now: float) -> bool:
+        return now - session.began > self._session_seconds or now - session.used > self._idle_seconds
 
     def cookie(self, session: Session) -> str:
         """The value of the session's cookie."""
@@ -95,7 +108,7 @@ class Sessions:
             session = self._known.get(session_id)
             if session is None:
                 return None
-            if now - session.began > self._session_seconds or now - session.used > self._idle_seconds:
+            if self._over(session, now):
                 del self._known[session_id]
                 return None
             if touch:
