@@ -38,6 +38,10 @@ def settings(options: Options) -> dict[str, Any]:
         "server.runOnSave": False,
         "server.enableXsrfProtection": True,
         "server.maxUploadSize": 1,
+        "server.maxMessageSize": 20,  # MB, to a page: a trace of thousands of spans
+        "server.maxWidgetStateSize": 1,  # MB, from a page
+        "server.enableAgentApi": False,
+        "server.enableStaticServing": False,
         "server.websocketPingInterval": 20,
         "client.toolbarMode": "minimal",
         "client.showErrorDetails": "none",
@@ -88,7 +92,7 @@ def make_app(options: Options) -> st.App:
 
     index = (Path(st.__file__).parent / "static" / "index.html").read_bytes()
     return st.App(
-        str(_HERE / "main.py"),
+        str(_HERE / "entry" / "main.py"),
         lifespan=lifespan,
         routes=[
             Route("/live", health.live),

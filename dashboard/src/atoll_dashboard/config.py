@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 _SESSION_SECONDS, _IDLE_SECONDS = 8 * 3600.0, 3600.0
 _SECONDS_MAX = 30 * 86_400.0
+_LEVELS = ("debug", "info", "warning", "error")
 
 
 class ConfigurationError(ValueError):
@@ -21,7 +22,6 @@ class ConfigurationError(ValueError):
 class Options:
     """The process's options. Times in seconds; addresses without a slash at their end."""
 
-    slot: str
     host: str
     port: int
     data: Path
@@ -51,7 +51,6 @@ def read(environment: Mapping[str, str] = os.environ) -> Options:
     """The options. Raises ConfigurationError."""
     jaeger = _url(environment, "ATOLL_JAEGER")
     options = Options(
-        slot=environment.get("ATOLL_SLOT", "dashboard/1"),
         host=environment.get("ATOLL_HOST", "127.0.0.1"),
         port=_port(environment),
         data=_folder(environment, "ATOLL_DATA"),
@@ -62,7 +61,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Options:
         session_seconds=_seconds(environment, "DASHBOARD_SESSION_SECONDS", _SESSION_SECONDS),
         idle_seconds=_seconds(environment, "DASHBOARD_IDLE_SECONDS", _IDLE_SECONDS),
         origins=_origins(environment),
-        log_level=environment.get("ATOLL_LOG_LEVEL", "info"),
+        log_level=_level(environment),
     )
     _check_client(options.client)
     return options
@@ -78,7 +77,10 @@ def _required(environment: Mapping[str, str], name: str) -> str:
 def _folder(environment: Mapping[str, str], name: str) -> Path:
     path = Path(_required(environment, name))
     if name == "ATOLL_DATA":
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"{name}: {error}") from error
     if not path.is_dir():
         raise ConfigurationError(f"{name}: expected a folder, not {path}")
     return path
@@ -104,7 +106,15 @@ def _origin(name: str, text: str) -> str:
         good = False
     if not good or parts.path not in ("", "/") or parts.query or parts.fragment or parts.username:
         raise ConfigurationError(f"{name}: expected http(s)://HOST[:PORT], not {text!r}")
-    return text.rstrip("/")
+    default = {"http": ":80", "https": ":443"}[parts.scheme]  # browsers leave it out, in Host and in Origin
+    return f"{parts.scheme}://{parts.netloc.removesuffix(default)}"
+
+
+def _level(environment: Mapping[str, str]) -> str:
+    text = environment.get("ATOLL_LOG_LEVEL", "").strip().lower() or "info"
+    if text not in _LEVELS:
+        raise ConfigurationError(f"ATOLL_LOG_LEVEL: expected one of {', '.join(_LEVELS)}, not {text!r}")
+    return text
 
 
 def _origins(environment: Mapping[str, str]) -> tuple[str, ...]:

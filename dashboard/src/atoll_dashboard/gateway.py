@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -96,6 +97,7 @@ class Gateway:
         self.acts: Counter[tuple[str, str]] = Counter()  # (act, result) -> how often
         self._http = requests.Session()
         self._http.trust_env = False  # no proxy stands between the parts of one system
+        self._http.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # one jar for all people: keep it empty
 
     # ---- for everybody -------------------------------------------------------------------------------------------
 
@@ -247,6 +249,8 @@ class Gateway:
         body = _json(answer)
         if answer.status_code < 300 and isinstance(body, dict):
             return body
+        if answer.status_code < 400:  # a redirect, a page: whatever it is, it is no refusal
+            raise Trouble(part, f"it answers {answer.status_code}, and nothing that is understood")
         told = body if isinstance(body, dict) else {}
         raise _error(answer.status_code, told, part, answer.headers.get("Retry-After"))
 

@@ -1,4 +1,4 @@
-"""Streamlit's entry: who is it, and which page. Run anew for each page view; everything lasting is in `world`."""
+"""Each page view: who is it, and which page. Run anew for each page view; everything lasting is in `world`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,3 @@ def run() -> None:
         st.html(markup.wrapped(markup.note(f"You are signed out. {markup.link(markup.address('login'), 'Sign in')}")))
         return
     chosen.run()
-
-
-if __name__ == "__main__":
-    run()

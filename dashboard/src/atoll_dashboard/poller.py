@@ -80,10 +80,9 @@ class Poller:
             self._seen = Seen(before.snapshot, before.at, (self._gone(trouble.part, trouble.text),))
             return
         except Exception as error:  # whatever an answer was: a poller that dies leaves every viewer with the past
-            _log.exception("a look at the fleet broke")
-            self._seen = Seen(
-                before.snapshot, before.at, (self._gone("control", f"an answer that cannot be read: {error!r}"),)
-            )
+            broken = Trouble("control", f"an answer that cannot be read: {error!r}")
+            self._note(broken)
+            self._seen = Seen(before.snapshot, before.at, (self._gone(broken.part, broken.text),))
             return
         self._seen = Seen(snapshot, time.time(), self._of_bus(snapshot))
 

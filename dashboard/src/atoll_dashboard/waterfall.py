@@ -36,7 +36,12 @@ def bars(spans: Sequence[SpanRow]) -> list[Bar]:
         children.setdefault(parent, []).append(span)
     found: list[Bar] = []
     todo = [(span, 0) for span in reversed(children.pop(None, []))]
-    while todo:
+    while todo or children:
+        if not todo:  # what is left are circles: each is cut at its first span
+            cut = min(children, key=lambda one: (children[one][0].started_at, children[one][0].id))
+            todo = [(children[cut].pop(0), 0)]
+            if not children[cut]:
+                del children[cut]
         span, depth = todo.pop()
         left = 100 * (span.started_at - begin) / whole
         found.append(Bar(span, depth, left, min(100 - left, 100 * span.duration_ms / 1000 / whole)))

@@ -18,6 +18,8 @@ from atoll_dashboard.world import world
 
 FILTERS = ("who", "act", "target")
 _PAGE = 50
+#: How a spreadsheet's formula begins, in wide letters too.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _KEPT, _FRESH_SECONDS = "audit-kept", 2.0
 
 
@@ -110,5 +112,5 @@ def _csv(items: list[dict[str, Any]]) -> str:
     writer.writerow(names)
     for item in items:
         cells = [str(item.get(name) if item.get(name) is not None else "") for name in names]
-        writer.writerow([f"'{cell}" if cell[:1] in "=+-@\t\r" and cell[:1] else cell for cell in cells])
+        writer.writerow([f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells])
     return out.getvalue()
