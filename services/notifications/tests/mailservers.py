@@ -118,6 +118,14 @@ async def turn_away(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
     await writer.drain()
 
 
+async def stranger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Greets, and then refuses whoever says who he is, as a server does with an address on a block list."""
+    writer.write(b"220 mail.test\r\n")
+    while line := await reader.readline():
+        helo = line.upper().startswith((b"EHLO", b"HELO"))
+        writer.write(b"550 you are on a list\r\n" if helo else b"250 ok\r\n")
+
+
 def authenticator(user: bytes, password: bytes) -> Any:
     def check(_server: object, _session: object, _envelope: object, _mechanism: str, data: object) -> AuthResult:
         good = isinstance(data, LoginPassword) and (data.login, data.password) == (user, password)

@@ -1,5 +1,6 @@
 """The service as it runs, the broker away: mails that are committed are delivered, whatever a server does."""
 
+import errno
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,9 +17,10 @@ from opentelemetry.trace import StatusCode
 from support import CANCELLED, CONFIRMED, Bus, cancelled, confirmed, options, settings, until
 
 import atoll
-from atoll_notifications import courier, tracing
+from atoll_notifications import courier, store, tracing
 from atoll_notifications.app import COURIER, DATABASE, make_app
 from atoll_notifications.handlers import subscriptions
+from atoll_notifications.maildir import Maildir
 from atoll_notifications.settings import Smtp
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -193,6 +195,65 @@ async def test_by_smtp_too_each_once_with_the_events_message_id(tmp_path: Path) 
             f"Message-ID: <e-{number}@notifications.atoll.invalid>" for number in range(40)
         )
         await until("as many files", lambda: len(post.filed()) == 40)
+
+
+@pytest.mark.parametrize("answers", [[], ["550 no such customer"]], ids=["sent", "refused"])
+async def test_a_full_disk_makes_no_second_try_of_a_mail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[str]
+) -> None:
+    refused = 0
+
+    async def full(*_: object) -> None:
+        nonlocal refused
+        refused += 1
+        raise atoll.StorageError("notifications.db: database or disk is full")
+
+    def write(database: atoll.Database, work: Callable[[atoll.Transaction], Any]) -> Any:
+        return full() if disk_full and "_noted" in work.__qualname__ else whole(database, work)
+
+    disk_full, whole = True, atoll.Database.write
+    monkeypatch.setattr(atoll.Database, "write", write)
+    mailbox = Mailbox(*answers)
+    async with serving(mailbox) as port, posting(tmp_path, to(port)) as post:
+        await post.bus.deliver(CONFIRMED, "o-1", confirmed(), id="e-1")
+        await until("it to be found full again and again", lambda: refused >= 5)
+        assert mailbox.tries == 1
+        assert any(why.startswith("smtp: ") for why in (await post.ready())["degraded"])
+        disk_full = False
+        await post.until_smtp("o-1", "refused" if answers else "sent")
+        await post.bus.deliver(CONFIRMED, "o-2", confirmed(), id="e-2")
+        await post.until_smtp("o-2", "sent")
+    assert mailbox.tries == 2
+
+
+async def test_what_lies_in_the_maildir_is_noted_though_the_next_finds_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deliver(maildir: Maildir, name: str, message: bytes) -> None:
+        if name == "e-2" and not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(maildir, name, message)
+
+    room, whole = False, Maildir.deliver
+    monkeypatch.setattr(Maildir, "deliver", deliver)
+    async with posting(tmp_path) as post:
+
+        def both(tx: atoll.Transaction) -> None:
+            for number in (1, 2):
+                mail = store.Mail(f"o-{number}", f"e-{number}", CONFIRMED, "a@b.invalid", None, b"-", float(number))
+                store.add(tx, mail, by_smtp=False)
+
+        await post.bus.database.write(both)
+        post.client.app[COURIER].ring()
+
+        async def one_left() -> bool:
+            return await post.undelivered() == 1
+
+        await until("the first to be noted", one_left)
+        (tmp_path / "maildir" / "new" / "e-1").unlink()  # read, and deleted
+        room = True
+        await until("the second", lambda: "e-2" in post.filed())
+        assert post.filed() == {"e-2"}
 
 
 async def test_a_tempfail_is_tried_again_later_and_no_other_mail_waits_for_it(tmp_path: Path) -> None:

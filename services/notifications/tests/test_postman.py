@@ -13,6 +13,7 @@ from mailservers import (
     hang,
     misbehaving,
     serving,
+    stranger,
     swallow,
     turn_away,
 )  # fmt: skip
@@ -81,6 +82,12 @@ async def test_nobody_there() -> None:
 async def test_turned_away() -> None:
     async with misbehaving(turn_away) as port:
         with pytest.raises(ServerTroubleError, match="554 no mail here"):
+            await send(port)
+
+
+async def test_a_refused_helo_is_no_mails_fault() -> None:
+    async with misbehaving(stranger) as port:
+        with pytest.raises(ServerTroubleError, match="550 you are on a list"):
             await send(port)
 
 

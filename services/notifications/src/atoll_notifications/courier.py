@@ -4,7 +4,8 @@
      └───▶ send loop: one conversation, mail after mail ─▶ sent  and the bus for neither
 
 Each step is done first and noted after, so a crash between the two repeats it: in the maildir under the same name,
-which is the same mail; by SMTP with the same Message-ID, which a reader may see twice (at least once).
+which is the same mail; by SMTP with the same Message-ID, which a reader may see twice (at least once). Only a crash:
+what a full disk would not let us note is kept in mind, and nothing else is sent before it could be noted.
 
 Time-outs and waits: a mail that the server puts off (4xx) waits by itself, doubling; a server in trouble is left alone
 for a while, doubling, whatever mails come in. A mail is given up after `give_up_seconds`, and refused for good at 5xx.
@@ -53,6 +54,7 @@ class Courier:
         self._bells = {"maildir": asyncio.Event(), "smtp": asyncio.Event()}
         self._trouble: dict[str, str] = {}
         self._failures: Counter[str] = Counter()
+        self._unnoted: tuple[store.Mail, Verdict] | None = None
         self._stopping = asyncio.Event()
 
     def ring(self) -> None:
@@ -140,12 +142,16 @@ class Courier:
     async def _file_some(self) -> float:
         """Files a batch; for how long to wait then. Raises OSError, AtollError."""
         mails = await self._look(lambda tx: store.to_file(tx, BATCH_MAILS_MAX))
-        for mail in mails:
-            with tracing.delivering(mail, "maildir"):
-                await asyncio.to_thread(self._file, mail)
-            self._metrics.counted("maildir", "delivered")
-        if mails:
-            await self._database.write(lambda tx: _filed(tx, mails))
+        done: list[store.Mail] = []
+        try:
+            for mail in mails:
+                with tracing.delivering(mail, "maildir"):
+                    await asyncio.to_thread(self._file, mail)
+                self._metrics.counted("maildir", "delivered")
+                done.append(mail)
+        finally:  # where the disk fills in the middle: a reader may delete what is there, and it must not come again
+            if done:
+                await self._database.write(lambda tx: _filed(tx, done))
         self._goes("maildir")
         return 0 if len(mails) == BATCH_MAILS_MAX else IDLE_SECONDS
 
@@ -160,6 +166,7 @@ class Courier:
 
     async def _send_some(self, smtp: Smtp) -> float:
         """Sends a batch in one conversation; for how long to wait then. Raises ServerTroubleError, AtollError."""
+        await self._note_last()
         mails = await self._look(lambda tx: store.to_send(tx, time.time(), BATCH_MAILS_MAX))
         if not mails:
             return await self._until_next()
@@ -194,23 +201,30 @@ class Courier:
                 raise
             if verdict.outcome is not Outcome.SENT:
                 tracing.failed(span, verdict.said)
-        await self._noted(mail, verdict)
+        self._unnoted = mail, verdict
+        await self._note_last()
+
+    async def _note_last(self) -> None:
+        """The last answer of the server, if it is not on the disk yet. Raises AtollError: then it stays to be noted."""
+        if self._unnoted is not None:
+            await self._noted(*self._unnoted)
+            self._unnoted = None
 
     async def _noted(self, mail: store.Mail, verdict: Verdict) -> None:
         match verdict.outcome:
             case Outcome.SENT:
-                self._metrics.counted("smtp", "delivered")
                 await self._database.write(lambda tx: store.sent(tx, mail.order_id, verdict.said))
+                self._metrics.counted("smtp", "delivered")
             case Outcome.REFUSED:
+                await self._database.write(lambda tx: store.refused(tx, mail.order_id, verdict.said))
                 self._metrics.counted("smtp", "refused")
                 _log.error(
                     "mail refused for good", mail=mail.name, order_id=mail.order_id, said=verdict.said, alarm=True
                 )
-                await self._database.write(lambda tx: store.refused(tx, mail.order_id, verdict.said))
             case Outcome.LATER:
+                await self._put_off(mail, verdict.said)
                 self._metrics.counted("smtp", "deferred")
                 _log.info("mail put off by the server", mail=mail.name, order_id=mail.order_id, said=verdict.said)
-                await self._put_off(mail, verdict.said)
                 assert self._settings.smtp is not None, "only SMTP puts off"
                 await self._give_up_old(self._settings.smtp, verdict.said, mail)
 

@@ -62,7 +62,7 @@ class Confirmation:
         yield ""
         for line in self.lines:
             description = one_line(line.description)
-            yield f"{line.quantity} x {line.sku}{': ' if description else ''}{description}"
+            yield f"{line.quantity} x {one_line(line.sku)}{': ' if description else ''}{description}"
             yield f"    at {money(line.unit_price)} = {money(line.amount)}"
         yield ""
         yield f"Total: {money(self.total)}"

@@ -2,7 +2,8 @@
 
 What can go wrong has two kinds, and mixing them up loses mail or sends it for ever:
 
-    the server's affair    no connection, a hang, 421, a certificate, a refused login or sender → ServerTroubleError
+    the server's affair    no connection, a hang, 421, a certificate, a HELO, login or sender refused
+                           → ServerTroubleError
     the mail's affair      the server's answer to RCPT or DATA of this one: 4xx later, 5xx never → Verdict
 
 An answer to MAIL is about the sender, who is the same for all, unless it is 552: this message is too large.
@@ -99,6 +100,8 @@ class Postman:
             if error.code != _TOO_LARGE:
                 raise ServerTroubleError(_text(error)) from error
             return _verdict(error)
+        except aiosmtplib.SMTPHeloError as error:  # said with the first mail, and of none: who we are is refused
+            raise ServerTroubleError(_text(error)) from error
         except aiosmtplib.SMTPResponseException as error:
             return _verdict(error)
         except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
