@@ -7,6 +7,7 @@ import pytest
 import zmq
 from support import LOG, TOPIC, Broker, event, frames, rows, running, settings_for, until
 
+from atoll_journal import reading
 from atoll_journal import witness as module
 from atoll_journal.errors import NoRoomError, StorageError
 from atoll_journal.ledger import Ledger, Sighting, Stored
@@ -73,6 +74,18 @@ def test_what_comes_again_is_acknowledged_as_a_duplicate_with_the_new_fence(brok
         "group": "journal", "done": [[2, (2 << 32) + 2]], "duplicate": [[1, (2 << 32) + 1]]
     }  # fmt: skip
     assert len(rows(tmp_path)) == 2
+
+
+def test_an_integer_of_any_length_is_kept(broker: Broker, tmp_path: Path) -> None:
+    """The broker takes it, so a witness that refused the delivery would be sent it again, and again nothing else."""
+    long = event(1).replace(b'"n": 1', b'"n": ' + b"9" * 10_000)
+    assert len(long) > 10_000
+    with running(settings_for(broker, tmp_path)):
+        until("credit", lambda: broker.said("CREDIT"))
+        broker.deliver((1, long), (2, event(2)))
+        until("an ack", lambda: broker.acked() == [1, 2])
+    assert [row.event for row in rows(tmp_path)] == [long, event(2)]
+    assert reading.verify(tmp_path) == 0
 
 
 def test_it_pings_every_heartbeat(broker: Broker, tmp_path: Path) -> None:

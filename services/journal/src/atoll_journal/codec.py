@@ -19,6 +19,8 @@ from atoll_journal.errors import WireError
 
 VERSION = b"A1"
 NESTING_MAX = 100
+_DIGITS_MAX = 640
+"""The least that `sys.set_int_max_str_digits` can be set to."""
 _WITH_PAYLOAD = frozenset({"PUB", "MSG"})
 _SPACE = re.compile(r"[ \t\n\r]*")
 
@@ -27,7 +29,12 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-_parse = json.JSONDecoder(parse_constant=_no_constant)
+def _integer(text: str) -> int | str:
+    """JSON has integers of any length, Python reads none of thousands of digits: one that long stays its text."""
+    return int(text) if len(text) <= _DIGITS_MAX else text
+
+
+_parse = json.JSONDecoder(parse_constant=_no_constant, parse_int=_integer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,12 @@ def decode(
     if command == "MSG" and events is not None and len(events) != len(header["messages"]):
         raise WireError("PAYLOAD", f"{len(header['messages'])} deliveries are announced, {len(events)} came")
     return Message(command, header, events)
+
+
+def fields_of(raw: bytes) -> dict[str, Any]:
+    """What an event's bytes say, read as when it came; empty if they are no object. Raises ValueError."""
+    value = _parse.decode(raw.decode())
+    return value if isinstance(value, dict) else {}
 
 
 def _command(frames: Sequence[bytes], commands: Mapping[str, shapes.Check]) -> tuple[str, shapes.Check]:

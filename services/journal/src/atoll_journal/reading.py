@@ -7,9 +7,8 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-from atoll_journal.codec import Event
+from atoll_journal.codec import fields_of
 from atoll_journal.ledger import ROOT, Reader, Row, Sighting, chained
 
 FOLLOW_SECONDS = 0.2
@@ -77,11 +76,9 @@ def _wrong(row: Row, before: int, head: bytes) -> str:
     if row.hash != chained(head, row.position, row.log, row.seq, row.stored_ms, row.event):
         return "its hash is not that of its content and the row before"
     try:
-        fields: Any = json.loads(row.event)
+        said = Sighting.of(row.seq, row.event, fields_of(row.event))
     except ValueError:
         return "its event is not JSON"
-    event = Event(row.event, fields if isinstance(fields, dict) else {})
-    said = Sighting.of(row.seq, event.raw, event.fields)
     if (said.source, said.id, said.topic, said.subject) != (row.source, row.id, row.topic, row.subject):
         return "its columns are not what its event says"
     return ""
