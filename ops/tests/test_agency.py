@@ -16,6 +16,7 @@ import pytest
 
 from atoll_ops import sockets
 from atoll_ops.agency import Agency
+from atoll_ops.control.agentwatch import AgentWatch
 from atoll_ops.errors import AgentGoneError
 
 PAGE = """
@@ -43,6 +44,7 @@ class FakeAgent:
         self.name = name
         self.heard: list[dict[str, Any]] = []
         self.hangs = False
+        self.nonsense: Any = None
         self.operations: dict[str, dict[str, Any]] = {}
         self._run = run
         self._server: asyncio.Server | None = None
@@ -66,7 +68,9 @@ class FakeAgent:
             writer.write(json.dumps(self._answer(request)).encode() + b"\n")
             writer.close()
 
-    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _answer(self, request: dict[str, Any]) -> Any:
+        if self.nonsense is not None:
+            return self.nonsense
         match request["do"]:
             case "snapshot":
                 row = {
@@ -82,7 +86,6 @@ class FakeAgent:
                 return {"operations": list(self.operations.values())}
             case _:
                 return {"operation": {"id": "x", "name": self.name}}
-
 
 
 @pytest.fixture
@@ -119,6 +122,38 @@ async def test_an_agent_that_is_gone_costs_its_part_alone(world: dict[str, Any])
     await world["orders"].start()
     again = {part["name"]: part for part in (await world["agency"].ask(do="snapshot"))["parts"]}
     assert again["orders"]["state"] == "running"
+
+
+@pytest.mark.parametrize("nonsense", [{"error": {"code": "unknown_request"}}, [], 7, "no"])
+@pytest.mark.parametrize("who", ["orders", "control"])
+async def test_an_agent_that_talks_nonsense_costs_its_part_alone(
+    world: dict[str, Any], nonsense: Any, who: str
+) -> None:
+    world["sales"].operations["a"] = {"id": "a", "steps": [{"at": 1.0}]}
+    await world["agency"].ask(do="snapshot")
+    world[who].nonsense = nonsense
+    seen = {part["name"]: part["state"] for part in (await world["agency"].ask(do="snapshot"))["parts"]}
+    assert seen.pop(who) == "unknown"
+    assert set(seen.values()) == {"running"}
+    assert len(seen) == 3
+    assert (await world["agency"].ask(do="operation", id="a"))["operation"]["id"] == "a"
+    assert len((await world["agency"].ask(do="operations"))["operations"]) == 1
+
+
+async def test_what_breaks_while_looking_is_said_and_nothing_stays_fresh(
+    world: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = AgentWatch(world["agency"])
+    before = await watch.look()
+    assert (watch.lost, before is None) == (None, False)
+
+    async def broken(**_: Any) -> dict[str, Any]:
+        raise KeyError("a bug of ours")
+
+    monkeypatch.setattr(world["agency"], "ask", broken)
+    watch.expire()
+    assert await watch.look() == before
+    assert watch.lost
 
 
 async def test_a_part_that_was_never_seen_is_shown_too(world: dict[str, Any]) -> None:

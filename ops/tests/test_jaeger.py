@@ -136,6 +136,33 @@ def test_a_changed_pin_never_meets_an_old_binary(tmp_path: Path) -> None:
         before = pins.read(folder).digest
 
 
+def test_what_a_power_cut_left_empty_is_made_again(tmp_path: Path) -> None:
+    folder = write_pins(tmp_path, None)
+    write_program(tmp_path / "bin", "go", GO)
+    made = bring.bring(folder, print).path
+    made.write_bytes(b"")
+    found = bring.bring(folder, print)
+    assert found.path == made
+    assert found.path.stat().st_size > 0
+    assert not bring.unfit(found.path, folder)
+
+
+def test_a_binary_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_pins(tmp_path, None)
+    write_program(tmp_path / "bin", "go", GO)
+    place = cache.Place(pins.read(folder).digest)
+    synced: dict[str, bool] = {}
+
+    def fsync(descriptor: int) -> None:
+        synced[Path(f"/proc/self/fd/{descriptor}").readlink().name] = place.folder.exists()
+        real(descriptor)
+
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", fsync)
+    bring.bring(folder, print)
+    assert synced == {"jaeger": False, "origin": False, "place": False}
+
+
 def test_two_at_once_build_it_once(tmp_path: Path) -> None:
     write_pins(tmp_path, None)
     write_program(tmp_path / "bin", "go", GO)

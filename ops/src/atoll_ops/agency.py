@@ -29,6 +29,9 @@ _GONE = "the agent is gone; ./atoll up starts one, which adopts what runs"
 _GONE_ELSEWHERE = "the agent in {}'s container does not answer: see `docker compose ps`"
 
 Answer = dict[str, Any]
+#: What the answer to each question has that all are asked. One that has not (another release's agent that does not know
+#: the question) is no answer, and must not spoil what the others say.
+_FIELD = {"snapshot": "parts", "operation": "operation", "operations": "operations"}
 
 
 class Agency:
@@ -84,7 +87,8 @@ class Agency:
         for name, answer in zip(sockets_by_name, answers, strict=True):
             if isinstance(answer, BaseException) and not isinstance(answer, AgentGoneError):
                 raise answer
-            found[name] = answer
+            understood = isinstance(answer, AgentGoneError) or _FIELD[request["do"]] in answer
+            found[name] = answer if understood else AgentGoneError(_GONE_ELSEWHERE.format(name or "control"))
         return found
 
     async def _ask_one(self, others: dict[str, Path], request: Answer) -> Answer:
@@ -170,6 +174,8 @@ async def _exchange(path: Path, request: Answer, seconds: float, gone: str) -> A
                 writer.write(json.dumps(request).encode() + b"\n")
                 await writer.drain()
                 answer: Answer = json.loads(await reader.readline())
+                if not isinstance(answer, dict):
+                    raise AgentGoneError(gone)
                 return answer
             finally:
                 writer.close()

@@ -10,11 +10,15 @@ import asyncio
 import time
 from typing import Any
 
+import structlog
+
 from atoll_ops.agency import Agency
 from atoll_ops.errors import AgentGoneError
 
 FRESH_SECONDS = 0.2
 WAIT_SECONDS = 0.5
+_NONSENSE = "the agent talks nonsense"
+_log = structlog.get_logger("atoll.control")
 
 Snapshot = dict[str, Any]
 
@@ -58,10 +62,14 @@ class AgentWatch:
         try:
             seen = await self._agency.ask(do="snapshot")
             if not isinstance(seen.get("parts"), list):
-                raise AgentGoneError("the agent talks nonsense")
+                raise AgentGoneError(_NONSENSE)
             self.known, self.lost = seen, None
         except AgentGoneError as gone:
             self.lost = str(gone)
+        except Exception:  # whatever it is, what is known is not fresh, and nobody may be shown that it were
+            if self.lost != _NONSENSE:
+                _log.exception("the agent's answer could not be read")
+            self.lost = _NONSENSE
         finally:
             self._asking = None
 

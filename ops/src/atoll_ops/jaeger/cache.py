@@ -54,9 +54,9 @@ class Place:
     def find(self) -> Binary | None:
         """What lies there."""
         path = self.folder / "jaeger"
-        if not os.access(path, os.X_OK):
-            return None
         with contextlib.suppress(OSError):
+            if not os.access(path, os.X_OK) or path.stat().st_size == 0:
+                return None
             origin = (self.folder / "origin").read_text().strip()
             return Binary(path, origin, has_ui=not origin.startswith("built"))
         return None
@@ -89,6 +89,8 @@ class Place:
         made.chmod(0o755)
         made.rename(new / "jaeger")
         (new / "origin").write_text(origin + "\n")
+        for each in (new / "jaeger", new / "origin", new):
+            _fsync(each)  # or a power cut leaves the name without the bytes, and that would be found for ever
         shutil.rmtree(self.folder, ignore_errors=True)  # what lacked a part; a whole one was found and not replaced
         new.rename(self.folder)
         found = self.find()
@@ -121,3 +123,11 @@ class Place:
         """Workrooms of processes that were killed; the lock says that nobody is in them."""
         for left in self._parent.glob(f".{self._digest}-*"):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
