@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from atoll_dashboard import acts, fleetview, markup, topology, wording
+from atoll_dashboard import acts, fleetview, markup, states, topology, wording
 from atoll_dashboard.fleetview import View
 from atoll_dashboard.sessions import Session
 from atoll_dashboard.snapshot import Part, Rates, Snapshot
@@ -58,6 +58,8 @@ def _figures(view: View, snapshot: Snapshot) -> str:
 
 
 def _not_up(view: View) -> str:
+    if view.age_seconds > states.UNKNOWN_AFTER_SECONDS:
+        return ""
     missing = [part.name for part in view.by_name() if view.state(part) in ("down", "stopped", "paused")]
     return ", ".join(missing) or "all parts"
 
