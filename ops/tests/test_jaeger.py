@@ -336,7 +336,7 @@ def test_tests_hear_why_there_is_none(tmp_path: Path) -> None:
     assert "jaeger is absent: no pinned release" in heard[-1]
 
 
-def test_an_interrupted_test_run_ends_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_errand_that_is_ended_ends_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pins(tmp_path, None)
     go = str(write_program(tmp_path / "bin", "go", GO))
     monkeypatch.setenv("GOFAKE_SECONDS", "60")

@@ -75,6 +75,8 @@ def run(root: Path, arguments: list[str], results: Path) -> int:
     plan.results.mkdir(parents=True, exist_ok=True)
     if arguments:
         return _run_named(plan, arguments)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a job that is cancelled, a terminal that is closed: as Ctrl-C,
+        signal.signal(number, signal.default_int_handler)  # or suites and a build in sessions of their own live on
     plan.workshop.sync([*plan.test_environments(), Environment.tools(root)], console.say)
     total = Count()
     with _jaeger_meanwhile(plan) as jaeger_is_here:
