@@ -140,14 +140,14 @@ class Dashboard:
         return self.ask("POST", "/logout", headers, urlencode({"form": found.group(1)}).encode())
 
     @contextmanager
-    def page(self, cookie: str) -> Iterator[Page]:
-        """An open page, as a browser has it."""
+    def page(self, cookie: str, again: str = "") -> Iterator[Page]:
+        """An open page, as a browser has it; `again` is the page that lost its connection before."""
         with connect(
             f"ws://{self.host}/_stcore/stream",
             origin=Origin(self.origin),
             proxy=None,
             max_size=None,
-            subprotocols=[Subprotocol("streamlit")],
+            subprotocols=[Subprotocol(one) for one in ("streamlit", "none", again) if one],
             additional_headers={"Cookie": f"{COOKIE}={cookie}"},
         ) as wire:
             yield Page(wire)
@@ -160,6 +160,7 @@ class Page:
         self.wire = wire
         self.text = ""
         self.widgets: dict[str, str] = {}  # label -> id
+        self.id = ""  # Streamlit's own of this page
 
     def open(self, page: str = "", query: str = "") -> str:
         """Ask for a page and take in what comes until it is drawn; the HTML of it."""
@@ -193,6 +194,8 @@ class Page:
                 return  # not one that ended early to begin anew
 
     def _take(self, came: ForwardMsg) -> None:
+        if came.WhichOneof("type") == "new_session":
+            self.id = came.new_session.initialize.session_id or self.id
         if came.WhichOneof("type") != "delta":
             return
         element = came.delta.new_element

@@ -50,3 +50,21 @@ def test_whose_account_was_removed_acts_no_more(dashboard: Dashboard) -> None:
         assert "Nothing was done to payments. Your access was withdrawn" in page.text
     tried = [one.who for one in state.asked[before:] if one.path.endswith("/start")]
     assert tried == [None]  # asked with a token that is nobody's any more, and not again
+
+
+def test_who_takes_over_a_page_finds_nothing_of_the_one_before(dashboard: Dashboard) -> None:
+    """In the same tab: one signs out, another signs in, and Streamlit goes on with the page that it knows."""
+    state = dashboard.gateway.state
+    state.snapshot = snapshot("payments", **STOPPED)
+    cookie = dashboard.login("operator")
+    with dashboard.page(cookie) as page:
+        until("Start", lambda: page.open("service", "name=payments") and "Start" in page.widgets)
+        page.press(page.widgets["Start"])
+        assert "payments: requested" in page.open()
+    with dashboard.page(cookie, page.id) as same:
+        assert "payments: requested" in same.open()  # the control: his own page goes on
+        assert same.id == page.id
+    with dashboard.page(dashboard.login("viewer"), page.id) as other:
+        assert "payments: requested" not in other.open()
+        assert other.id == page.id
+        assert "viewer" in other.text

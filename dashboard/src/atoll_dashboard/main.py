@@ -10,6 +10,7 @@ from atoll_dashboard import markup, sessions, shell
 from atoll_dashboard.pages import operations, overview, service, traces
 
 _WATCH = '<script src="/atoll/watch.js"></script>'
+_OF = "of-session"
 _ICON = Path(__file__).with_name("icon.png")
 
 
@@ -41,7 +42,11 @@ def run() -> None:
     chosen = st.navigation(pages)
     st.html(markup.style())
     st.html(_WATCH, unsafe_allow_javascript=True)
-    if sessions.current() is None:
+    session = sessions.current()
+    if session is not None and st.session_state.setdefault(_OF, session.id) != session.id:
+        st.session_state.clear()  # Streamlit gave this person the page that another had open in this tab
+        st.session_state[_OF] = session.id
+    if session is None:
         st.html(markup.wrapped(markup.note(f"You are signed out. {markup.link(markup.address('login'), 'Sign in')}")))
         return
     chosen.run()
