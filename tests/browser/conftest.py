@@ -1,21 +1,71 @@
-"""A Chromium and axe-core for the browser tests, or a reason why not."""
+"""The whole fleet with its dashboard under the demo's load, people who may log in, and a Chromium to look with."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from browser import bringing
+from browser import axe, bringing, people
+from browser.load import Load
+from browser.pages import Dashboard
+from browser.people import Person
+from fleet import REPOSITORY, Fleet, fleet
+from polling import poll_until
 
+SCREENSHOTS = REPOSITORY / ".atoll" / "test" / "screenshots"
 _FLAGS = (
     "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+
+
+_PHONES_AGENT = (
+    "Mozilla/5.0 (Linux; Android 14) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/150.0.0.0 Mobile Safari/537.36"
+)
+
+
+@dataclass(frozen=True)
+class Look:
+    """A way to look at the dashboard."""
+
+    name: str
+    width: int
+    height: int
+    scheme: str
+    mobile: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """For a browser context."""
+        return {
+            "viewport": {"width": self.width, "height": self.height},
+            "color_scheme": self.scheme,
+            "has_touch": self.mobile,
+            "user_agent": _PHONES_AGENT if self.mobile else None,
+            "reduced_motion": "reduce",  # a page in the middle of a fade is neither one state nor the other
+        }
+
+
+LOOKS = (
+    Look("light", 1440, 900, "light"),
+    Look("dark", 1440, 900, "dark"),
+    Look("phone", 390, 844, "light", mobile=True),
+)
+LIGHT, DARK, PHONE = LOOKS
+
+#: Keeps a picture of a tab under a name.
+Picture = Callable[[Dashboard, str], Path]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--readme-pictures", action="store_true", help="write docs/images/*.png from the running fleet")
 
 
 def _brought(bring: Callable[[], Any]) -> Any:
@@ -23,9 +73,13 @@ def _brought(bring: Callable[[], Any]) -> Any:
     try:
         return bring()
     except bringing.AbsentError as absent:
-        if os.environ.get("CI"):
-            pytest.fail(f"on CI nothing is left out: {absent}", pytrace=False)
-        pytest.skip(str(absent))
+        _leave_out(str(absent))
+
+
+def _leave_out(why: str) -> NoReturn:
+    if os.environ.get("CI"):
+        pytest.fail(f"on CI nothing is left out: {why}", pytrace=False)
+    pytest.skip(why)
 
 
 @pytest.fixture(scope="package")
@@ -49,3 +103,153 @@ def browser(chromium: Path) -> Iterator[Browser]:
         running = playwright.chromium.launch(executable_path=chromium, headless=True, args=list(_FLAGS))
         yield running
         running.close()
+
+
+@pytest.fixture(scope="package")
+def folder() -> Iterator[Path]:
+    """A directory with a short path: a Unix socket's may have 108 bytes."""
+    with tempfile.TemporaryDirectory(prefix="atoll-", ignore_cleanup_errors=True) as path:
+        yield Path(path)
+
+
+@pytest.fixture(scope="package")
+def unloaded(folder: Path, jaeger_binary: Path) -> Iterator[Fleet]:
+    """A whole fleet, dashboard and Jaeger too."""
+    with fleet(folder / "state", whole=True) as running:
+        poll_until("Jaeger", lambda: running.status()["jaeger"]["state"], lambda s: s == "running", seconds=60)
+        yield running
+
+
+@pytest.fixture(scope="package")
+def load(unloaded: Fleet, folder: Path) -> Iterator[Load]:
+    """The demo's load upon it."""
+    running = Load(unloaded, folder)
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="package")
+def whole(unloaded: Fleet, load: Load) -> Fleet:
+    """The whole fleet under the demo's load. Who breaks it mends it."""
+    return unloaded
+
+
+@pytest.fixture(scope="package")
+def admin(whole: Fleet) -> Person:
+    """May everything."""
+    return people.admin_of(whole)
+
+
+@pytest.fixture(scope="package")
+def olaf(whole: Fleet) -> Person:
+    """May act, except on broker and auth."""
+    return people.add(whole, "olaf", "operator")
+
+
+@pytest.fixture(scope="package")
+def vera(whole: Fleet) -> Person:
+    """May only look."""
+    return people.add(whole, "vera", "viewer")
+
+
+@pytest.fixture(scope="package")
+def dashboard_url(whole: Fleet) -> str:
+    """Where it is, once it answers."""
+    url = whole.credentials["dashboard"].rstrip("/")
+    poll_until("the dashboard", lambda: whole.status()["dashboard"]["state"], lambda s: s == "running", seconds=60)
+    return url
+
+
+class Visitors:
+    """Tabs on the dashboard for people who have logged in; closed when the test ends."""
+
+    def __init__(self, browser: Browser, url: str, cookies: dict[str, Any]) -> None:
+        self._browser = browser
+        self._url = url
+        self._cookies = cookies
+        self._contexts: list[BrowserContext] = []
+
+    def stranger(self, look: Look = LIGHT) -> Dashboard:
+        """A tab of somebody who has not logged in."""
+        return Dashboard(self._page(look, None), self._url)
+
+    def __call__(self, person: Person, look: Look = LIGHT, path: str = "/", heading: str = "Overview") -> Dashboard:
+        """A tab of a person who has logged in (once a session: the next tabs carry the same cookie)."""
+        if person.name not in self._cookies:
+            first = self.stranger().open("/")
+            first.sign_in(person)
+            first.expect_page("Overview")
+            self._cookies[person.name] = first.page.context.storage_state()
+            first.page.context.close()
+        tab = Dashboard(self._page(look, self._cookies[person.name]), self._url)
+        return tab.open(path, heading)
+
+    def afresh(self, person: Person, look: Look = LIGHT) -> Dashboard:
+        """A tab with a login of its own, which the test may spoil."""
+        tab = self.stranger(look).open("/")
+        tab.sign_in(person)
+        tab.expect_page("Overview")
+        return tab
+
+    def _page(self, look: Look, cookies: Any) -> Page:
+        context = self._browser.new_context(storage_state=cookies, **look.options)
+        self._contexts.append(context)
+        return context.new_page()
+
+    def forget(self) -> None:
+        """The dashboard began anew, and with it everybody's session."""
+        self._cookies.clear()
+
+    def leave(self) -> None:
+        """Close every tab."""
+        for context in self._contexts:
+            context.close()
+        self._contexts.clear()
+
+
+@pytest.fixture(scope="package")
+def _cookies() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture(scope="module")
+def visitors(browser: Browser, dashboard_url: str, _cookies: dict[str, Any]) -> Iterator[Visitors]:
+    """As `visit`, for tabs that stay open for a module's tests."""
+    opened = Visitors(browser, dashboard_url, _cookies)
+    yield opened
+    opened.leave()
+
+
+@pytest.fixture
+def visit(browser: Browser, dashboard_url: str, _cookies: dict[str, Any]) -> Iterator[Visitors]:
+    """Open the dashboard as somebody: `visit(olaf)`."""
+    visitors = Visitors(browser, dashboard_url, _cookies)
+    yield visitors
+    visitors.leave()
+
+
+@pytest.fixture(scope="package")
+def picture() -> Picture:
+    """Keep a screenshot of the whole page: `picture(tab, "overview-stale-dark")`."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+
+    def take(tab: Dashboard, name: str) -> Path:
+        path = SCREENSHOTS / f"{name}.png"
+        tab.page.screenshot(path=path, full_page=True, animations="disabled")
+        return path
+
+    return take
+
+
+@pytest.fixture
+def accessible(axe_source: str, picture: Picture) -> Iterator[Callable[[Dashboard, str], None]]:
+    """Look at a page in a state: keep a picture, collect what axe-core says. All of it fails the test at its end."""
+    found: list[str] = []
+
+    def look(tab: Dashboard, name: str) -> None:
+        picture(tab, name)
+        found.extend(f"{name}: {one}" for one in axe.violations(tab.page, axe_source))
+
+    yield look
+    assert not found, f"{len(found)} violations of WCAG 2.x A/AA:\n" + "\n".join(found)

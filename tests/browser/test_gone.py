@@ -1,0 +1,169 @@
+"""A part is gone: each page names it, keeps what it last knew, dimmed, and nothing turns green by itself.
+
+The pages are open when it happens, as they are in life: who looks at a wall when the gateway dies does not reload.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+from playwright.sync_api import expect
+
+from browser.conftest import LOOKS, Visitors
+from browser.pages import Dashboard
+from browser.people import Person
+from fleet import Fleet
+from measured import say
+from polling import poll_until
+
+NAMED_SECONDS = 10.0  # a page says what is gone
+UNKNOWN_SECONDS = 15.0  # a state that nobody confirmed for so long is not known
+SLACK_SECONDS = 10.0
+PATHS = {
+    "overview": ("/", "Overview"),
+    "service": ("/service?name=payments", "payments"),
+    "traces": ("/traces", "Traces"),
+    "operations": ("/operations", "Operations"),
+}
+#: Without these the dashboard learns nothing at all: every state becomes unknown.
+SOURCES = ("control", "gateway")
+
+
+@dataclass
+class Wall:
+    """All pages in all looks, open."""
+
+    tabs: dict[str, Dashboard]
+
+    def of(self, page: str) -> list[Dashboard]:
+        """The tabs on one page."""
+        return [tab for name, tab in self.tabs.items() if name.startswith(f"{page}-")]
+
+
+@pytest.fixture(scope="module")
+def wall(visitors: Visitors, admin: Person) -> Wall:
+    """Every page, in light, dark and on a phone: open all the while, through one absence after the other."""
+    tabs = {
+        f"{name}-{look.name}": visitors(admin, look, path, heading)
+        for name, (path, heading) in PATHS.items()
+        for look in LOOKS
+    }
+    for tab in tabs.values():
+        tab.strip.wait_for()
+    return Wall(tabs)
+
+
+@contextmanager
+def gone(shop: Fleet, part: str) -> Iterator[None]:
+    """Kill a part with SIGKILL and keep it down for the block."""
+    shop.signal(part, signal.SIGKILL)
+    shop.atoll("stop", part)
+    assert shop.status()[part]["pid"] is None
+    try:
+        yield
+    finally:
+        shop.atoll("start", part)
+        poll_until(f"{part} to run", lambda: shop.status()[part]["state"], lambda s: s == "running", seconds=30)
+
+
+@pytest.mark.parametrize("part", ["broker", "control", "auth", "jaeger", "gateway"])
+def test_every_page_names_what_is_gone_and_keeps_what_it_knew(
+    wall: Wall, whole: Fleet, part: str, accessible: Callable[[Dashboard, str], None]
+) -> None:
+    known = wall.of("overview")[0].states()
+    assert known["payments"] == "running"
+    with gone(whole, part):
+        began = time.monotonic()
+        for tab in wall.tabs.values():
+            tab.banner(part).wait_for(timeout=NAMED_SECONDS * 1000)
+        say(f"dashboard: without {part} all {len(wall.tabs)} open pages said so after {time.monotonic() - began:.1f} s")
+        if part in SOURCES:
+            _becomes_unknown(wall, began)
+        else:
+            for tab in wall.of("overview"):
+                assert tab.state(part) not in ("running", "degraded"), f"{part} is shown as {tab.state(part)}"
+        for tab in wall.of("overview"):
+            assert set(tab.states()) == set(known), "rows vanished"
+        for name, tab in wall.tabs.items():
+            accessible(tab, f"{name.rsplit('-', 1)[0]}-no-{part}-{name.rsplit('-', 1)[1]}")
+    for tab in wall.tabs.values():
+        expect(tab.banner(rf"\b{part}\b")).to_be_hidden(timeout=SLACK_SECONDS * 1000)
+    for tab in wall.of("overview"):
+        tab.expect_state("payments", "running", SLACK_SECONDS)
+        tab.expect_state(part, "running", SLACK_SECONDS)
+
+
+def _becomes_unknown(wall: Wall, began: float) -> None:
+    """What was known is kept, dimmed, and is unknown after 15 s; what left green never comes back to it."""
+    tabs = wall.of("overview") + wall.of("service")
+    faded: set[tuple[int, str]] = set()
+
+    def green() -> list[str]:
+        found = []
+        for number, tab in enumerate(tabs):
+            for service, state in tab.states().items():
+                if state in ("running", "degraded"):
+                    assert (number, service) not in faded, f"{service} turned {state} again with nobody to say so"
+                    found.append(service)
+                else:
+                    faded.add((number, service))
+        return found
+
+    limit = began + UNKNOWN_SECONDS + SLACK_SECONDS - time.monotonic()
+    poll_until("every state to be unknown", green, lambda left: not left, seconds=limit, every=0.5)
+    for tab in tabs:
+        assert set(tab.states().values()) <= {"unknown"}
+        assert tab.opacity(tab.badge("payments")) < 1, f"{tab.page.url}: stale, and shown as if it were not"
+    ends = time.monotonic() + 3  # silence is the thing: nothing turns green by itself
+    while time.monotonic() < ends:
+        assert green() == []
+
+
+def test_a_snapshot_that_grows_old_says_how_old(visit: Visitors, admin: Person, whole: Fleet) -> None:
+    tab = visit(admin)
+    assert tab.opacity(tab.badge("payments")) == 1
+    with gone(whole, "control"):
+        expect(tab.strip).to_contain_text(re.compile(r"\d+ s old"), timeout=15_000)
+        tab.expect_state("payments", "unknown", UNKNOWN_SECONDS + SLACK_SECONDS)
+    tab.expect_state("payments", "running")
+    assert tab.opacity(tab.badge("payments")) == 1
+
+
+def test_killed_for_a_moment_it_is_forgotten_again(visit: Visitors, admin: Person, whole: Fleet) -> None:
+    tab = visit(admin)
+    for part in ("gateway", "control", "broker"):
+        whole.wait_back(part, whole.signal(part, signal.SIGKILL))
+    for part in ("gateway", "control", "broker", "payments"):
+        tab.expect_state(part, "running")
+    expect(tab.page.get_by_role("alert")).to_have_count(0)
+
+
+def test_who_wants_in_while_auth_is_gone_is_told_so(visit: Visitors, vera: Person, whole: Fleet) -> None:
+    tab = visit.stranger().open("/")
+    with gone(whole, "auth"):
+        tab.sign_in(vera)
+        tab.banner("auth").wait_for()
+        assert tab.page.context.cookies() == [] or tab.page.get_by_role("button", name="Sign in").is_visible()
+    tab.sign_in(vera)
+    tab.expect_page("Overview")
+
+
+def test_the_dashboard_itself_comes_back_under_its_viewers(visit: Visitors, olaf: Person, whole: Fleet) -> None:
+    """Its page reconnects by itself; whoever has to log in again is told so, not left before a dead page."""
+    tab = visit(olaf)
+    visit.forget()
+    whole.wait_back("dashboard", whole.signal("dashboard", signal.SIGKILL))
+    before = tab.updated() if tab.strip.is_visible() else ""
+    tab.page.wait_for_timeout(1_000)
+    poll_until(
+        "the page to live again, or to ask for a login",
+        lambda: tab.page.get_by_role("button", name="Sign in").is_visible()
+        or (tab.strip.is_visible() and tab.updated() != before),
+        seconds=30, every=0.5,
+    )  # fmt: skip
