@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import signal
 import socket
 import sys
@@ -37,7 +38,8 @@ def main() -> int:
     except OSError as error:
         return _ended(_STORAGE, f"ATOLL_DATA: {error}")
     # The server drains on SIGTERM, then sends it again to whoever handled it before: that is the end, and a good one.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # At once: Python would wait for threads that wait for a part that hangs.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     app.run(config=settings(options))
     return 0
 

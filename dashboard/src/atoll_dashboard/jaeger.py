@@ -117,10 +117,6 @@ class Jaeger:
             return False  # the link comes back with the pages
         return page.status_code == 200 and "html" in page.headers.get("Content-Type", "") and _NO_UI not in page.text
 
-    def services(self) -> list[str]:
-        """Every service that sent spans."""
-        return sorted(str(one) for one in self._data("/api/services", {}) or [])
-
     def search(
         self,
         *,

@@ -58,7 +58,7 @@ class Poller:
     def stop(self) -> None:
         """Look no more."""
         self._stopping.set()
-        self._thread.join(timeout=1)
+        self._thread.join(timeout=0.1)  # it ends with the process: nobody waits for what hangs
 
     def seen(self) -> Seen:
         """What was seen last."""

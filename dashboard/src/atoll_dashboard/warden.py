@@ -54,7 +54,7 @@ class Warden:
     def stop(self) -> None:
         """Ask no more."""
         self._stopping.set()
-        self._thread.join(timeout=1)
+        self._thread.join(timeout=0.1)  # it ends with the process: nobody waits for what hangs
 
     def _run(self) -> None:
         while not self._stopping.wait(_ROUND_SECONDS):

@@ -20,7 +20,7 @@ UNTRACED = frozenset({"broker", "journal", "jaeger", "dashboard"})
 #: An order may be looked for sooner than its spans are exported.
 _EXPORTING_SECONDS = 5.0
 _ID = re.compile(r"[0-9a-f]{16,32}")
-_KEPT, _FIRST_ASKED = "traces-kept", "trace-asked"
+_KEPT, _TRACE, _FIRST_ASKED = "traces-kept", "trace-kept", "trace-asked"
 _HOW = (
     "<code>./atoll up</code> brings Jaeger by itself where it can (<code>./atoll status</code> says why not); "
     "<code>./atoll up --jaeger URL</code> uses one that runs."
@@ -109,25 +109,26 @@ def _one(wanted: str, view: View) -> None:
             markup.wrapped(markup.note(f"{markup.text(wanted)} is no trace id: expected 16 to 32 hex digits", "down"))
         )
         return
-    key = f"trace-{wanted}"
     try:
         trace = world().jaeger.trace(wanted)
     except Trouble as trouble:
         st.html(markup.wrapped(markup.note(f"jaeger is gone: {markup.text(trouble.text)}. {_HOW}", "degraded")))
-        trace = None
-        if key in st.session_state:
-            _show(st.session_state[key], dimmed=True)
+        kept: Trace | None = st.session_state.get(_TRACE)
+        if kept is not None and kept.id == wanted:
+            _show(kept, dimmed=True)
         return
     if trace is None:
         _unknown(wanted)
         return
-    st.session_state[key] = trace
+    st.session_state[_TRACE] = trace  # the last one alone
     _show(trace, dimmed=view.stale)
 
 
 def _unknown(wanted: str) -> None:
-    asked = st.session_state.setdefault(_FIRST_ASKED, {})
-    since = asked.setdefault(wanted, time.monotonic())
+    asked, since = st.session_state.get(_FIRST_ASKED, ("", 0.0))
+    if asked != wanted:
+        since = time.monotonic()
+        st.session_state[_FIRST_ASKED] = (wanted, since)
     if time.monotonic() - since < _EXPORTING_SECONDS:
         st.html(markup.wrapped(markup.empty("Still being exported …", "Spans arrive a few seconds after they end.")))
         return
