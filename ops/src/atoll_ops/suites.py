@@ -32,6 +32,8 @@ _ENDING_SECONDS = 30.0  # a suite that is interrupted takes its systems down fir
 _LOOK_EVERY_SECONDS = 0.05
 #: Suites that start no process: they need no Jaeger, and measure nothing.
 _OF_PAPER = ("architecture", "contract")
+#: Suites of one project that ask the real Jaeger something: they wait until it is there.
+_OF_JAEGER = ("tests dashboard",)
 _PROJECT_PARENTS = (".", "sdk", "services")
 
 
@@ -80,10 +82,12 @@ def run(root: Path, arguments: list[str], results: Path) -> int:
     plan.workshop.sync([*plan.test_environments(), Environment.tools(root)], console.say)
     total = Count()
     with _jaeger_meanwhile(plan) as jaeger_is_here:
-        total.add(_run_all(plan, list(plan.light()), PARALLEL_MAX))
+        light = list(plan.light())
+        total.add(_run_all(plan, [suite for suite in light if suite.title not in _OF_JAEGER], PARALLEL_MAX))
         spanning = list(plan.spanning())
         total.add(_run_all(plan, [suite for suite in spanning if suite.title in _OF_PAPER], 1))
         jaeger_is_here()
+        total.add(_run_all(plan, [suite for suite in light if suite.title in _OF_JAEGER], 1))
         total.add(_run_all(plan, [suite for suite in spanning if suite.title not in _OF_PAPER], 1))
     print(total, flush=True)
     return 1 if total.failed else 0
