@@ -7,13 +7,15 @@ operators' record and the process id of the part that was aimed at.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from playwright.sync_api import expect
 
-from browser import people
+from browser import people, sibling
 from browser.conftest import Visitors
 from browser.pages import Dashboard
 from browser.people import Person, token_of
@@ -125,6 +127,31 @@ def test_the_cookie_of_who_signed_out_is_worth_nothing(dashboard_url: str, olaf:
     assert out.status in (302, 303), out
     assert knock(dashboard_url, {"Cookie": mine, "Origin": dashboard_url}).status in REFUSED
     assert _closed(send(dashboard_url, "GET", "/", {"Cookie": mine}))
+
+
+@pytest.mark.parametrize("limit", ["DASHBOARD_SESSION_SECONDS", "DASHBOARD_IDLE_SECONDS"])
+def test_an_expired_cookie_opens_nothing(whole: Fleet, olaf: Person, tmp_path: Path, limit: str) -> None:
+    with sibling.dashboard(whole, tmp_path, **{limit: "3"}) as url:
+        mine = session(url, olaf)
+        began = time.monotonic()
+        assert send(url, "GET", "/", {"Cookie": mine}).status == 200
+        assert knock(url, {"Cookie": mine, "Origin": url}).status == LET_IN
+        time.sleep(3.1 - (time.monotonic() - began))  # time is the thing
+        assert knock(url, {"Cookie": mine, "Origin": url}).status in REFUSED
+        assert _closed(send(url, "GET", "/operations", {"Cookie": mine}))
+        assert send(url, "GET", "/", {"Cookie": session(url, olaf)}).status == 200
+
+
+@pytest.mark.usefixtures("_nothing_is_done")
+def test_a_cookie_of_another_dashboard_is_a_forged_one(
+    whole: Fleet, olaf: Person, dashboard_url: str, tmp_path: Path
+) -> None:
+    """It is well formed and well signed, by a key that is not ours."""
+    with sibling.dashboard(whole, tmp_path) as url:
+        theirs = session(url, olaf)
+        assert knock(url, {"Cookie": theirs, "Origin": url}).status == LET_IN
+        assert knock(dashboard_url, {"Cookie": theirs, "Origin": dashboard_url}).status in REFUSED
+        assert _closed(send(dashboard_url, "GET", "/", {"Cookie": theirs}))
 
 
 # ---- forms -------------------------------------------------------------------------------------------------------

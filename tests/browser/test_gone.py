@@ -90,6 +90,10 @@ def test_every_page_names_what_is_gone_and_keeps_what_it_knew(
                 assert tab.state(part) not in ("running", "degraded"), f"{part} is shown as {tab.state(part)}"
         for tab in wall.of("overview"):
             assert set(tab.states()) == set(known), "rows vanished"
+            if part in ("broker", *SOURCES):  # who knows of the bus: what was known of it is kept
+                figure = tab.page.get_by_role("group", name=re.compile(r"^Events per second: [\d.,]+$"))
+                expect(figure).to_be_visible()
+                assert tab.opacity(figure) < 1
         for name, tab in wall.tabs.items():
             accessible(tab, f"{name.rsplit('-', 1)[0]}-no-{part}-{name.rsplit('-', 1)[1]}")
     for tab in wall.tabs.values():

@@ -7,6 +7,7 @@ taken all the same, and kept beside the other screenshots.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def album(request: pytest.FixtureRequest) -> Path:
 
 
 def test_the_overview_under_load(visit: Visitors, olaf: Person, album: Path) -> None:
-    tab = visit(olaf, LIGHT)
+    tab = visit(olaf, replace(LIGHT, height=1140))  # room for the first rows under the topology
     tab.expect_state("payments", "running")
     poll_until(
         "events to flow on the page",
