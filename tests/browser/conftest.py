@@ -161,29 +161,61 @@ def dashboard_url(whole: Fleet) -> str:
     return url
 
 
-class Visitors:
-    """Tabs on the dashboard for people who have logged in; closed when the test ends."""
+class Members:
+    """Browser contexts of people who have logged in, by person and look: kept, for what they have in their cache.
 
-    def __init__(self, browser: Browser, url: str, cookies: dict[str, Any]) -> None:
+    A page in a context that has shown the dashboard before comes up in a third of the time.
+    """
+
+    def __init__(self, browser: Browser, url: str) -> None:
         self._browser = browser
         self._url = url
-        self._cookies = cookies
+        self._cookies: dict[str, Any] = {}
+        self._contexts: dict[tuple[str, Look], BrowserContext] = {}
+
+    def context(self, person: Person, look: Look) -> BrowserContext:
+        """Where the person's tabs open. The first of them logs in; the other looks carry the same cookie."""
+        known = self._contexts.get((person.name, look))
+        if known is None:
+            known = self._browser.new_context(storage_state=self._cookies.get(person.name), **look.options)
+            self._contexts[person.name, look] = known
+        if person.name not in self._cookies:
+            first = Dashboard(known.new_page(), self._url).open("/")
+            first.sign_in(person)
+            first.expect_page("Overview")
+            self._cookies[person.name] = known.storage_state()
+            first.page.close()
+        return known
+
+    def forget(self) -> None:
+        """Everybody's session is over."""
+        for context in self._contexts.values():
+            context.close()
+        self._contexts.clear()
+        self._cookies.clear()
+
+
+class Visitors:
+    """Tabs on the dashboard; closed when the test ends."""
+
+    def __init__(self, browser: Browser, url: str, members: Members) -> None:
+        self._browser = browser
+        self._url = url
+        self._members = members
         self._contexts: list[BrowserContext] = []
+        self._pages: list[Page] = []
 
     def stranger(self, look: Look = LIGHT) -> Dashboard:
         """A tab of somebody who has not logged in."""
-        return Dashboard(self._page(look, None), self._url)
+        context = self._browser.new_context(**look.options)
+        self._contexts.append(context)
+        return Dashboard(context.new_page(), self._url)
 
     def __call__(self, person: Person, look: Look = LIGHT, path: str = "/", heading: str = "Overview") -> Dashboard:
-        """A tab of a person who has logged in (once a session: the next tabs carry the same cookie)."""
-        if person.name not in self._cookies:
-            first = self.stranger().open("/")
-            first.sign_in(person)
-            first.expect_page("Overview")
-            self._cookies[person.name] = first.page.context.storage_state()
-            first.page.context.close()
-        tab = Dashboard(self._page(look, self._cookies[person.name]), self._url)
-        return tab.open(path, heading)
+        """A tab of a person who has logged in."""
+        page = self._members.context(person, look).new_page()
+        self._pages.append(page)
+        return Dashboard(page, self._url).open(path, heading)
 
     def afresh(self, person: Person, look: Look = LIGHT) -> Dashboard:
         """A tab with a login of its own, which the test may spoil."""
@@ -192,41 +224,43 @@ class Visitors:
         tab.expect_page("Overview")
         return tab
 
-    def _page(self, look: Look, cookies: Any) -> Page:
-        context = self._browser.new_context(storage_state=cookies, **look.options)
-        self._contexts.append(context)
-        return context.new_page()
-
     def forget(self) -> None:
-        """The dashboard began anew, and with it everybody's session."""
-        self._cookies.clear()
+        """The dashboard begins anew, and with it everybody's session."""
+        self._pages.clear()
+        self._members.forget()
 
     def leave(self) -> None:
         """Close every tab."""
+        for page in self._pages:
+            page.close()
         for context in self._contexts:
             context.close()
+        self._pages.clear()
         self._contexts.clear()
 
 
 @pytest.fixture(scope="package")
-def _cookies() -> dict[str, Any]:
-    return {}
+def members(browser: Browser, dashboard_url: str) -> Iterator[Members]:
+    """Everybody's browser."""
+    opened = Members(browser, dashboard_url)
+    yield opened
+    opened.forget()
 
 
 @pytest.fixture(scope="module")
-def visitors(browser: Browser, dashboard_url: str, _cookies: dict[str, Any]) -> Iterator[Visitors]:
+def visitors(browser: Browser, dashboard_url: str, members: Members) -> Iterator[Visitors]:
     """As `visit`, for tabs that stay open for a module's tests."""
-    opened = Visitors(browser, dashboard_url, _cookies)
+    opened = Visitors(browser, dashboard_url, members)
     yield opened
     opened.leave()
 
 
 @pytest.fixture
-def visit(browser: Browser, dashboard_url: str, _cookies: dict[str, Any]) -> Iterator[Visitors]:
+def visit(browser: Browser, dashboard_url: str, members: Members) -> Iterator[Visitors]:
     """Open the dashboard as somebody: `visit(olaf)`."""
-    visitors = Visitors(browser, dashboard_url, _cookies)
-    yield visitors
-    visitors.leave()
+    visiting = Visitors(browser, dashboard_url, members)
+    yield visiting
+    visiting.leave()
 
 
 @pytest.fixture(scope="package")

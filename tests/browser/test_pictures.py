@@ -42,7 +42,7 @@ def test_the_overview_under_load(visit: Visitors, olaf: Person, album: Path) -> 
 
 
 def test_a_trace(visit: Visitors, olaf: Person, album: Path) -> None:
-    tab = visit(olaf, LIGHT, "/traces", "Traces")
+    tab = visit(olaf, replace(LIGHT, height=1080), "/traces", "Traces")
     tab.page.get_by_role("link", name=re.compile("POST .orders")).last.click()
     expect(tab.page.get_by_text("payments").first).to_be_visible()
     _take(tab, album / "trace.png")
