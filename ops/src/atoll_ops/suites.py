@@ -288,10 +288,30 @@ def _run_named(plan: _Plan, arguments: list[str]) -> int:
         suite = plan.spanning_suite("tests", arguments)
     assert suite.junit is not None
     suite.junit.unlink(missing_ok=True)
-    done = subprocess.run(suite.command, cwd=suite.folder, env=_variables(suite), check=False)
-    count = counted(suite, done.returncode)
+    with subprocess.Popen(suite.command, cwd=suite.folder, env=_variables(suite)) as running:
+        code = _attend(running)
+    count = counted(suite, code)
     print(count, flush=True)
     return 1 if count.failed else 0
+
+
+def _attend(running: subprocess.Popen[bytes]) -> int:
+    """Wait for a run on the user's terminal, however it ends; its exit code.
+
+    Ctrl-C comes to it from the terminal itself: told twice, it would not take down what it started. A signal that came
+    to this process alone is passed on as one.
+    """
+
+    def pass_on(*_: object) -> None:
+        running.send_signal(signal.SIGINT)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        return running.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _project_named(plan: _Plan, arguments: list[str]) -> Path | None:
