@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
@@ -17,6 +16,7 @@ from browser.load import Load
 from browser.pages import Dashboard
 from browser.people import Person
 from fleet import REPOSITORY, Fleet, fleet
+from left_out import leave_out
 from polling import poll_until
 
 SCREENSHOTS = REPOSITORY / ".atoll" / "test" / "screenshots"
@@ -73,13 +73,7 @@ def _brought(bring: Callable[[], Any]) -> Any:
     try:
         return bring()
     except bringing.AbsentError as absent:
-        _leave_out(str(absent))
-
-
-def _leave_out(why: str) -> NoReturn:
-    if os.environ.get("CI"):
-        pytest.fail(f"on CI nothing is left out: {why}", pytrace=False)
-    pytest.skip(why)
+        leave_out(str(absent))
 
 
 @pytest.fixture(scope="package")

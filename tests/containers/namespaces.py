@@ -18,7 +18,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-import pytest
+from left_out import leave_out
 
 #: Of a root directory: links into /usr, and folders that begin empty, so that nothing of this machine is seen there.
 _LINKED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
@@ -48,7 +48,7 @@ def missing() -> str:
 def need() -> None:
     """Skips the test where containers cannot be played."""
     if why := missing():
-        pytest.skip(f"containers: {why}")
+        leave_out(f"containers: {why}")
 
 
 class Base:
@@ -100,7 +100,7 @@ def _find_python() -> tuple[Path, str]:
             prefix, version = found.stdout.split()
             if (Path(prefix) / "bin" / "python3").exists():
                 return Path(prefix), version
-    pytest.skip("containers: no Python that can make virtual environments")
+    return leave_out("containers: no Python that can make virtual environments")
 
 
 def run_private(script: str, *, env: dict[str, str] | None = None, seconds: float = 300) -> tuple[int, str]:
