@@ -9,7 +9,9 @@ from typing import Any, Protocol
 
 import structlog
 
+from atoll_dashboard import snapshot
 from atoll_dashboard.gateway import Trouble
+from atoll_dashboard.snapshot import Snapshot, SnapshotError
 
 EVERY_SECONDS = 1.0
 _log = structlog.get_logger("atoll.dashboard")
@@ -26,11 +28,12 @@ class Gone:
 
 @dataclass(frozen=True)
 class Seen:
-    """The last snapshot, when it came, and what is gone now."""
+    """The last snapshot, when it came, and what is gone now; `whole` is the last one that had the bus's numbers."""
 
-    snapshot: dict[str, Any] | None = None
+    snapshot: Snapshot | None = None
     at: float | None = None
     gone: tuple[Gone, ...] = ()
+    whole: Snapshot | None = None
 
 
 class Source(Protocol):
@@ -72,25 +75,26 @@ class Poller:
 
     def look(self) -> None:
         """Look once."""
-        before = self._seen
         try:
-            snapshot = self._source.snapshot()
+            found = snapshot.read(self._source.snapshot())
         except Trouble as trouble:
-            self._note(trouble)
-            self._seen = Seen(before.snapshot, before.at, (self._gone(trouble.part, trouble.text),))
-            return
+            self._miss(trouble)
+        except SnapshotError as error:
+            self._miss(Trouble("control", f"it says what this dashboard does not understand: {error}"))
         except Exception as error:  # whatever an answer was: a poller that dies leaves every viewer with the past
-            broken = Trouble("control", f"an answer that cannot be read: {error!r}")
-            self._note(broken)
-            self._seen = Seen(before.snapshot, before.at, (self._gone(broken.part, broken.text),))
-            return
-        self._seen = Seen(snapshot, time.time(), self._of_bus(snapshot))
+            self._miss(Trouble("control", f"an answer that cannot be read: {error!r}"))
+        else:
+            whole = found if found.bus.available else self._seen.whole
+            self._seen = Seen(found, time.time(), self._of_bus(found), whole)
 
-    def _of_bus(self, snapshot: dict[str, Any]) -> tuple[Gone, ...]:
-        bus = snapshot.get("bus")
-        if isinstance(bus, dict) and bus.get("available") is False:
-            return (self._gone("broker", str(bus.get("why") or "it does not answer")),)
-        return ()
+    def _miss(self, trouble: Trouble) -> None:
+        """Nothing new: what was known stays, and grows old."""
+        self._note(trouble)
+        before = self._seen
+        self._seen = Seen(before.snapshot, before.at, (self._gone(trouble.part, trouble.text),), before.whole)
+
+    def _of_bus(self, found: Snapshot) -> tuple[Gone, ...]:
+        return () if found.bus.available else (self._gone("broker", found.bus.why or "it does not answer"),)
 
     def _gone(self, part: str, text: str) -> Gone:
         known = next((one for one in self._seen.gone if one.part == part), None)

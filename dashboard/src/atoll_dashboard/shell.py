@@ -11,11 +11,10 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from atoll_dashboard import acts, fleetview, markup, snapshot, states, wording
+from atoll_dashboard import acts, fleetview, markup, states, wording
 from atoll_dashboard.fleetview import Absence, View
 from atoll_dashboard.poller import Gone, Seen
 from atoll_dashboard.sessions import Session, current
-from atoll_dashboard.snapshot import Snapshot, SnapshotError
 from atoll_dashboard.world import world
 
 Body = Callable[[Session, View], None]
@@ -60,38 +59,16 @@ def _seen(held: bool) -> Seen:
 
 def _view(seen: Seen, held: bool) -> View:
     now = time.time()
+    found = seen.snapshot
     gone = tuple(Absence(one.part, f"{one.part} is gone: {_plain(one)}", one.since) for one in seen.gone)
-    found: Snapshot | None = None
-    try:
-        found = None if seen.snapshot is None else _read(seen)
-    except SnapshotError as error:
-        gone += (Absence("control", f"control says what this dashboard does not understand: {error}"),)
-    age = float("inf") if seen.at is None else now - seen.at
-    absences = fleetview.absences(found, age, gone)
+    absences = fleetview.absences(found, float("inf") if seen.at is None else now - seen.at, gone)
     ahead = acts.ahead(found.as_of) if found else {}
-    return View(found, seen.at if found else None, now, absences, ahead, held, _whole)
+    return View(found, seen.at, now, absences, ahead, held, seen.whole)
 
 
 def _plain(gone: Gone) -> str:
     """Why, without saying once more that it is away."""
     return gone.text.removeprefix(f"{gone.part} is away: ")
-
-
-_last: tuple[int, Snapshot] | None = None
-_whole: Snapshot | None = None
-
-
-def _read(seen: Seen) -> Snapshot:
-    """Typed once for all viewers: it is the same object for everybody until the poller has a new one."""
-    global _last, _whole
-    last = _last
-    if last is not None and last[0] == id(seen.snapshot) and last[1].as_of == (seen.snapshot or {}).get("as_of"):
-        return last[1]
-    found = snapshot.read(seen.snapshot or {})
-    _last = (id(seen.snapshot), found)
-    if found.bus.available:
-        _whole = found
-    return found
 
 
 def zone() -> str | None:

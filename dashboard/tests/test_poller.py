@@ -1,0 +1,57 @@
+"""What the poller keeps: the last that was understood, and the last that the broker said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from atoll_dashboard.gateway import Trouble
+from atoll_dashboard.poller import Poller
+
+
+class Source:
+    """Says what it is told to; a Trouble is raised."""
+
+    def __init__(self) -> None:
+        self.says: dict[str, Any] | Trouble = answer()
+
+    def snapshot(self) -> dict[str, Any]:
+        if isinstance(self.says, Trouble):
+            raise self.says
+        return self.says
+
+
+def answer(**fields: Any) -> dict[str, Any]:
+    return {"system": "atoll", "as_of": 1.0, "parts": [], "bus": {"available": True}} | fields
+
+
+def test_what_is_not_understood_takes_nothing_away_and_is_named() -> None:
+    source = Source()
+    poller = Poller(source)
+    poller.look()
+    before = poller.seen()
+    assert before.snapshot is not None
+    source.says = answer(parts="many")
+    poller.look()
+    after = poller.seen()
+    assert (after.snapshot, after.at) == (before.snapshot, before.at)
+    assert [one.part for one in after.gone] == ["control"]
+    assert "parts" in after.gone[0].text
+    source.says = answer()
+    poller.look()
+    assert poller.seen().gone == ()
+
+
+def test_the_last_that_the_broker_said_is_kept_through_everything() -> None:
+    source = Source()
+    poller = Poller(source)
+    source.says = answer(figures={"dead_letters": 3})
+    poller.look()
+    whole = poller.seen().whole
+    assert whole is not None
+    for says in (answer(bus={"available": False, "why": "gone"}), Trouble("gateway", "gone"), answer(parts=7)):
+        source.says = says
+        poller.look()
+        assert poller.seen().whole is whole
+    source.says = answer(figures={"dead_letters": 4})
+    poller.look()
+    assert poller.seen().whole is poller.seen().snapshot
