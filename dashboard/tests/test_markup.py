@@ -62,10 +62,6 @@ def test_a_planted_element_would_be_seen() -> None:
     assert Elements("<p><img src=x onerror=alert(1)></p>").names == ["p", "img"]
 
 
-def test_markdown_has_no_meaning_in_a_label() -> None:
-    assert markup.label("**a** [b](c) :red[d] `e` $f$") == r"\*\*a\*\* \[b\]\(c\) \:red\[d\] \`e\` \$f\$"
-
-
 def test_every_state_has_a_shape_a_word_and_a_colour() -> None:
     for state, look in states.LOOKS.items():
         assert look.sign

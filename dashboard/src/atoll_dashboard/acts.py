@@ -15,7 +15,7 @@ import streamlit as st
 
 from atoll_dashboard import fleetview, markup, progress
 from atoll_dashboard.gateway import Refused, Trouble, Withdrawn
-from atoll_dashboard.sessions import Session
+from atoll_dashboard.sessions import Session, current
 from atoll_dashboard.snapshot import Part, Snapshot
 from atoll_dashboard.world import world
 
@@ -119,9 +119,7 @@ def _dialog(asked: Asked) -> None:
 
 def _carry_out(asked: Asked, reason: str) -> None:
     """Ask the API; what it answers is what the page says."""
-    from atoll_dashboard.sessions import current  # the cookie is looked at again at each act
-
-    session = current()
+    session = current()  # the cookie is looked at again at each act
     part = asked.part
     try:
         if session is None:

@@ -20,7 +20,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from atoll_dashboard import markup
 from atoll_dashboard.gateway import Refused, Trouble
 from atoll_dashboard.sessions import COOKIE
-from atoll_dashboard.world import World, world
+from atoll_dashboard.world import world
 
 _PAGE = Path(__file__).with_name("login.html")
 _FORM_COOKIE = "atoll_dashboard_form"
@@ -192,12 +192,8 @@ async def _read_form(request: Request) -> dict[str, str]:
 
 
 def _set_cookie(answer: Response, request: Request, name: str, value: str, seconds: int) -> None:
-    secure = f"https://{request.headers.get('host', '')}".lower() in _origins(world())
+    secure = f"https://{request.headers.get('host', '')}".lower() in world().options.origins
     answer.set_cookie(name, value, max_age=seconds, path="/", httponly=True, samesite="strict", secure=secure)
-
-
-def _origins(here: World) -> tuple[str, ...]:
-    return here.options.origins
 
 
 def _page(title: str, action: str, body: str, status: int = 200) -> Response:

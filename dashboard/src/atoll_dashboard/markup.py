@@ -10,17 +10,11 @@ from urllib.parse import quote, urlencode
 from atoll_dashboard import states
 
 _STYLE = Path(__file__).with_name("style.css")
-_MARKDOWN = str.maketrans({character: f"\\{character}" for character in r"\`*_{}[]()#+-.!|~<>$:^"})
 
 
 def text(value: object) -> str:
     """Anything as inert HTML text, good inside an attribute's quotes too."""
     return html.escape(str(value), quote=True)
-
-
-def label(value: object) -> str:
-    """Anything as inert text where Streamlit reads Markdown (labels of its widgets)."""
-    return str(value).translate(_MARKDOWN)
 
 
 def style() -> str:
