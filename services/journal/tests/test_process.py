@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -245,6 +245,17 @@ def test_odd_http_is_answered_or_left(broker: Broker, tmp_path: Path) -> None:
                     status = b""
                 assert status == answered
         assert it.get("/live")[0] == 200
+
+
+def test_who_connects_and_says_nothing_does_not_silence_it(broker: Broker, tmp_path: Path) -> None:
+    """The agent takes silence for death."""
+    with process(tmp_path, broker) as it, ExitStack() as idle:
+        for _ in range(3 * 64):
+            idle.enter_context(socket.create_connection(("127.0.0.1", it.port), timeout=5))
+        for path in ("/live", "/ready", "/metrics"):
+            began = time.monotonic()
+            assert it.get(path)[0] == 200
+            assert time.monotonic() - began < 2
 
 
 def test_it_imports_pyzmq_and_the_standard_library_alone() -> None:

@@ -30,7 +30,7 @@ class Health:
         self._ledger = ledger
         self._data = settings.data
         self._address = (settings.host, settings.port)
-        self._open = 0
+        self._open: dict[asyncio.Task[None], None] = {}  # the longest silent first
         self._server: asyncio.Server | None = None
         self.draining = False
 
@@ -58,17 +58,20 @@ class Health:
             self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open += 1
+        task = asyncio.current_task()
+        assert task is not None
+        if len(self._open) >= CONNECTIONS_MAX:
+            next(iter(self._open)).cancel()  # who says nothing makes room: the agent's question must never be the one
+        self._open[task] = None
         try:
-            if self._open <= CONNECTIONS_MAX:
-                async with asyncio.timeout(HEAD_SECONDS):
-                    head = await reader.readuntil(b"\r\n\r\n")
-                    writer.write(self._answer(head))
-                    await writer.drain()
-        except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            async with asyncio.timeout(HEAD_SECONDS):
+                head = await reader.readuntil(b"\r\n\r\n")
+                writer.write(self._answer(head))
+                await writer.drain()
+        except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.CancelledError):
             pass  # a client that does not come to the point, or has gone
         finally:
-            self._open -= 1
+            self._open.pop(task, None)
             with contextlib.suppress(OSError):
                 writer.close()
 
