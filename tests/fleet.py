@@ -177,9 +177,12 @@ class Fleet:
         """Base URL of the gateway."""
         return self.credentials["gateway"].rstrip("/")
 
-    def token(self, scope: str | None = None) -> str:
-        """An access token of the demo client; cached when no scope is named."""
-        if scope is None and time.monotonic() < self._token_until:
+    def token(self, scope: str | None = None, *, fresh: bool = False) -> str:
+        """An access token of the demo client; cached for a minute when no scope is named.
+
+        Who is about to end auth asks for a fresh one: what is left of that minute may be too short for him.
+        """
+        if scope is None and not fresh and time.monotonic() < self._token_until:
             return self._token
         asked = {"grant_type": "client_credentials"} | ({"scope": scope} if scope else {})
         token = self.grant(asked).body["access_token"]
