@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -23,6 +25,8 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
 
 COOKIE = "atoll_dashboard"
+FORM_COOKIE = "atoll_dashboard_form"
+FORM_TYPE = ("Content-Type", "application/x-www-form-urlencoded")
 Pairs = list[tuple[str, str]]
 
 
@@ -64,10 +68,54 @@ class Answer:
         found = re.search(r'role="alert">(.*?)</p>', self.body)
         return found.group(1) if found else ""
 
-    def cookie(self, name: str = COOKIE) -> str:
-        """The value of a cookie that it sets, or nothing."""
-        found = [one for one in self.all("set-cookie") if one.startswith(f"{name}=")]
-        return found[0].split(";")[0].split("=", 1)[1] if found else ""
+    @property
+    def form_cookie(self) -> str:
+        """The login form's cookie, as a browser sends it back, or nothing."""
+        return next((line.split(";")[0] for line in self.all("set-cookie") if line.startswith(FORM_COOKIE)), "")
+
+    def cookie(self) -> str:
+        """The value of the one other cookie that it sets: the session's. Nothing if it sets none."""
+        others = [line.split(";")[0] for line in self.all("set-cookie") if not line.startswith(FORM_COOKIE)]
+        assert len(others) < 2, others
+        return others[0].split("=", 1)[1] if others else ""
+
+
+class Stream:
+    """A WebSocket that is only read: it answers no ping and no close, as a hostile client's may."""
+
+    def __init__(self, wire: socket.socket) -> None:
+        self._wire = wire
+        self._came = bytearray()
+
+    def closed_after(self, seconds: float) -> float | None:
+        """How long until the other side closed it; None if it did not within so many seconds."""
+        began = time.monotonic()
+        while (left := began + seconds - time.monotonic()) > 0:
+            self._wire.settimeout(left)
+            try:
+                piece = self._wire.recv(65_536)
+            except TimeoutError:
+                return None
+            except ConnectionError:
+                piece = b""
+            self._came += piece
+            if not piece or self._closing():
+                return time.monotonic() - began
+        return None
+
+    def _closing(self) -> bool:
+        """Whether a close frame came; whole frames before it are taken out."""
+        while len(self._came) >= 2:
+            size = self._came[1] & 0x7F
+            head = {126: 4, 127: 10}.get(size, 2)
+            if head > 2:
+                size = int.from_bytes(self._came[2:head])
+            if len(self._came) < head + size:
+                return False
+            if self._came[0] & 0x0F == 8:
+                return True
+            del self._came[: head + size]
+        return False
 
 
 class Dashboard:
@@ -85,6 +133,8 @@ class Dashboard:
             came = b""
             while piece := wire.recv(65_536):
                 came += piece
+        if not came:
+            raise ConnectionResetError("closed without an answer")
         head, _, body = came.partition(b"\r\n\r\n")
         lines = head.decode("latin-1").split("\r\n")
         headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines[1:])]
@@ -104,26 +154,59 @@ class Dashboard:
 
     def get(self, path: str, cookie: str | None = None, host: str | None = "") -> Answer:
         """A GET, with a session's cookie."""
-        return self.ask("GET", path, [("Cookie", f"{COOKIE}={cookie}")] if cookie else [], host=host)
+        return self.ask("GET", path, [self.with_cookie(cookie)] if cookie else [], host=host)
 
-    def form(self) -> tuple[str, str]:
-        """A login form's token and its cookie."""
-        page = self.get("/login")
-        found = re.search(r'name="form" value="([^"]+)"', page.body)
+    def with_cookie(self, value: str) -> tuple[str, str]:
+        """The header that carries this value of a session's cookie."""
+        return "Cookie", f"{COOKIE}={value}"
+
+    def handshake(self, headers: Pairs, host: str | None = "") -> int:
+        """The status that a WebSocket handshake gets, with these headers and no other Origin or cookie."""
+        status, wire = self._upgrade(headers, host)
+        wire.close()
+        return status
+
+    def opens(self, cookie: str) -> int:
+        """The status that a page of our own gets with this session's cookie: 101 lets it in."""
+        return self.handshake([self.with_cookie(cookie), ("Origin", self.origin)])
+
+    @contextmanager
+    def stream(self, cookie: str) -> Iterator[Stream]:
+        """An open WebSocket that answers nothing."""
+        status, wire = self._upgrade([self.with_cookie(cookie), ("Origin", self.origin)])
+        with wire:
+            assert status == 101
+            yield Stream(wire)
+
+    def _upgrade(self, headers: Pairs, host: str | None = "") -> tuple[int, socket.socket]:
+        asked = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13")]
+        asked.append(("Sec-WebSocket-Key", base64.b64encode(os.urandom(16)).decode()))
+        if host is not None:
+            asked.insert(0, ("Host", host or self.host))
+        lines = ["GET /_stcore/stream HTTP/1.1", *(f"{name}: {value}" for name, value in [*asked, *headers])]
+        wire = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        wire.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
+        head = b""
+        while b"\r\n\r\n" not in head and (byte := wire.recv(1)):  # what follows is the stream's
+            head += byte
+        return int(head.split()[1]), wire
+
+    def form(self, path: str = "/login", cookie: str | None = None) -> tuple[dict[str, str], str]:
+        """A form's hidden fields, and the cookie that came with it, as a browser sends it back."""
+        page = self.get(path, cookie)
+        found = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', page.body))
         assert found, page.body
-        return found.group(1), page.cookie("atoll_dashboard_form")
+        return {name: unescape(value) for name, value in found.items()}, page.form_cookie
 
-    def post_login(self, fields: dict[str, str], cookies: str, **more: str) -> Answer:
-        """The login form, sent."""
-        headers = [("Origin", more.get("origin", self.origin)), ("Cookie", cookies)]
-        headers.append(("Content-Type", "application/x-www-form-urlencoded"))
-        return self.ask("POST", "/login", headers, urlencode(fields).encode(), host=more.get("host", ""))
+    def post(self, path: str, fields: dict[str, str], cookies: str, origin: str = "", host: str = "") -> Answer:
+        """A form, sent; `cookies` "" is none, the rest as a page of ours would."""
+        headers = [("Origin", origin or self.origin), FORM_TYPE, *([("Cookie", cookies)] if cookies else [])]
+        return self.ask("POST", path, headers, urlencode(fields).encode(), host=host)
 
-    def try_login(self, username: str, password: str, **fields: str) -> Answer:
-        """Sign in by the form."""
-        token, cookie = self.form()
-        given = {"form": token, "username": username, "password": password, **fields}
-        return self.post_login(given, f"atoll_dashboard_form={cookie}")
+    def try_login(self, username: str, password: str, path: str = "/login", **fields: str) -> Answer:
+        """Sign in by the form, as it came but for what `fields` change."""
+        hidden, cookie = self.form(path)
+        return self.post("/login", {**hidden, "username": username, "password": password, **fields}, cookie)
 
     def login(self, username: str = "operator") -> str:
         """The cookie of a new session."""
@@ -133,11 +216,14 @@ class Dashboard:
 
     def logout(self, cookie: str) -> Answer:
         """Sign out by the form."""
-        found = re.search(r'name="form" value="([^"]+)"', self.get("/logout", cookie).body)
+        fields, _ = self.form("/logout", cookie)
+        return self.post("/logout", fields, self.with_cookie(cookie)[1])
+
+    def memory_mib(self) -> float:
+        """What it has of real memory."""
+        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())
         assert found
-        headers = [("Origin", self.origin), ("Cookie", f"{COOKIE}={cookie}")]
-        headers.append(("Content-Type", "application/x-www-form-urlencoded"))
-        return self.ask("POST", "/logout", headers, urlencode({"form": found.group(1)}).encode())
+        return int(found.group(1)) / 1024
 
     @contextmanager
     def page(self, cookie: str, again: str = "") -> Iterator[Page]:
@@ -148,7 +234,7 @@ class Dashboard:
             proxy=None,
             max_size=None,
             subprotocols=[Subprotocol(one) for one in ("streamlit", "none", again) if one],
-            additional_headers={"Cookie": f"{COOKIE}={cookie}"},
+            additional_headers=[self.with_cookie(cookie)],
         ) as wire:
             yield Page(wire)
 
@@ -245,10 +331,10 @@ def start(told: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
 
 
 @contextmanager
-def running(home: Path, **more: str) -> Iterator[Dashboard]:
-    """A dashboard with a gateway of its own, ended by SIGTERM."""
+def running(home: Path, port: int = 0, **more: str) -> Iterator[Dashboard]:
+    """A dashboard with a gateway of its own, on any port or on this one; ended by SIGTERM."""
     gateway = Gateway()
-    port, log = free_port(), home / "log"
+    port, log = port or free_port(), home / "log"
     process = start(environment(port, home, gateway.url, **more), log)
     dashboard = Dashboard(process, port, log, gateway)
     try:

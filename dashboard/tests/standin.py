@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+AWAY = (503, "service_away")  # so the gateway says that a part is not there
 CLIENT = {"client_id": "dashboard", "client_secret": "not a real one"}
 ROLES = {
     "viewer": "ops:read",
@@ -44,7 +45,10 @@ class Asked:
 
 @dataclass
 class State:
-    """What it knows and how it behaves: `auth` and `ops` are "well", "hang", "garbage", (status, code) or an answer."""
+    """What it knows and how it behaves: `auth` and `ops` are "well", "hang", "garbage", an answer, or a refusal.
+
+    A refusal is (status, code or body) or (status, code or body, Retry-After).
+    """
 
     auth: Any = "well"
     ops: Any = "well"
@@ -54,6 +58,7 @@ class State:
     tokens: dict[str, tuple[str, str, float]] = field(default_factory=dict)  # token -> who, scopes, until
     refreshes: dict[str, str] = field(default_factory=dict)  # token -> who
     asked: list[Asked] = field(default_factory=list)
+    acts: list[dict[str, Any]] = field(default_factory=list)  # those that were allowed
     released: threading.Event = field(default_factory=threading.Event)
 
     def count(self, method: str, prefix: str) -> int:
@@ -67,13 +72,17 @@ class State:
         self.refreshes = {token: one for token, one in self.refreshes.items() if one != who}
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64  # with the five of the library, who comes with many others waits a second for a retry
+
+
 class Gateway:
     """The server, on a port of its own."""
 
     def __init__(self, port: int = 0) -> None:
         self.state = State()
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self.state))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", port), _handler(self.state))
         self.port = self._server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
@@ -160,16 +169,19 @@ def _handler(state: State) -> type[BaseHTTPRequestHandler]:
             else:
                 name, instance, act = path.split("/")[-3:]
                 done = {"state": "requested", "at": time.time(), "text": ""}
+                key = self.headers.get("Idempotency-Key")
+                state.acts.append({"who": held[0], "path": path, "key": key} | json.loads(body))
                 operation = {"id": "o1", "act": act, "name": name, "instance": int(instance), "steps": [done]}
                 self._say(202, json.dumps(operation | {"done": True, "ok": True}).encode())
 
-        def _problem(self, status: int, code: str) -> None:
-            self._say(
-                status, json.dumps({"code": code, "detail": f"told: {code}"}).encode(), "application/problem+json"
-            )
+        def _problem(self, status: int, told: str | dict[str, str], retry_after: str = "") -> None:
+            body = {"code": told, "detail": f"told: {told}"} if isinstance(told, str) else told
+            self._say(status, json.dumps(body).encode(), "application/problem+json", retry_after)
 
-        def _say(self, status: int, body: bytes, kind: str = "application/json") -> None:
+        def _say(self, status: int, body: bytes, kind: str = "application/json", retry_after: str = "") -> None:
             self.send_response(status)
+            if retry_after:
+                self.send_header("Retry-After", retry_after)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

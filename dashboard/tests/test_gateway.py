@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from dashboard_process import until
-from fake_gateway import CLIENT, FakeGateway, fake_gateway
+import standin
+from serving import until
+from standin import AWAY, CLIENT, State
 
 from atoll_dashboard.gateway import Gateway, Refused, Trouble, Withdrawn
 from atoll_dashboard.poller import Poller
@@ -20,9 +21,15 @@ from atoll_dashboard.sessions import Session, Sessions
 
 
 @pytest.fixture
-def fake() -> Iterator[FakeGateway]:
-    with fake_gateway() as running:
-        yield running
+def behind() -> Iterator[standin.Gateway]:
+    server = standin.Gateway()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def state(behind: standin.Gateway) -> State:
+    return behind.state
 
 
 @pytest.fixture
@@ -33,24 +40,24 @@ def client(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def gateway(fake: FakeGateway, client: Path) -> Gateway:
-    return Gateway(fake.url, client)
+def gateway(behind: standin.Gateway, client: Path) -> Gateway:
+    return Gateway(behind.url, client)
 
 
 def signed_in(gateway: Gateway, name: str = "operator") -> Session:
-    return Sessions(bytes(32), 60.0, 60.0).create(gateway.login(name, f"password of {name}"), name)
+    return Sessions(bytes(32), 60.0, 60.0).create(gateway.login(name, f"pw-{name}"), name)
 
 
 def kill(gateway: Gateway, session: Session) -> dict[str, object]:
     return gateway.act(session, "kill", "payments", 1, "drill", key="k1")
 
 
-def test_an_act_is_the_operators_with_his_reason_and_key(fake: FakeGateway, gateway: Gateway) -> None:
-    assert kill(gateway, signed_in(gateway))["id"] == "op1"
-    assert fake.acts == [{"who": "operator", "path": "/ops/instances/payments/1/kill", "key": "k1", "reason": "drill"}]
+def test_an_act_is_the_operators_with_his_reason_and_key(state: State, gateway: Gateway) -> None:
+    assert kill(gateway, signed_in(gateway))["id"] == "o1"
+    assert state.acts == [{"who": "operator", "path": "/ops/instances/payments/1/kill", "key": "k1", "reason": "drill"}]
 
 
-def test_a_part_behind_the_gateway_is_named(fake: FakeGateway, gateway: Gateway) -> None:
+def test_a_part_behind_the_gateway_is_named(state: State, gateway: Gateway) -> None:
     session = signed_in(gateway)
     calls: list[tuple[str, Callable[[], object]]] = [
         ("control", gateway.snapshot),
@@ -59,11 +66,11 @@ def test_a_part_behind_the_gateway_is_named(fake: FakeGateway, gateway: Gateway)
     ]
     gateway.snapshot()
     for part, call in calls:
-        fake.away = {part}
+        state.auth, state.ops = ("well", AWAY) if part == "control" else (AWAY, "well")
         with pytest.raises(Trouble) as trouble:
             call()
         assert trouble.value.part == part
-    fake.away.clear()
+    state.auth = state.ops = "well"
     assert gateway.snapshot()["system"] == "atoll"
 
 
@@ -78,8 +85,8 @@ def test_a_gateway_that_is_not_there_is_named_soon(client: Path) -> None:
     assert time.monotonic() - began < 2
 
 
-def test_a_gateway_that_hangs_is_named_in_bounded_time(fake: FakeGateway, gateway: Gateway) -> None:
-    fake.hold.clear()
+def test_a_gateway_that_hangs_is_named_in_bounded_time(state: State, gateway: Gateway) -> None:
+    state.auth = state.ops = "hang"
     began = time.monotonic()
     with pytest.raises(Trouble) as trouble:
         gateway.snapshot()
@@ -87,94 +94,85 @@ def test_a_gateway_that_hangs_is_named_in_bounded_time(fake: FakeGateway, gatewa
     assert time.monotonic() - began < 7
 
 
-def test_a_token_that_was_revoked_is_renewed_once(fake: FakeGateway, gateway: Gateway) -> None:
+def test_a_token_that_was_revoked_is_renewed_once(state: State, gateway: Gateway) -> None:
     session = signed_in(gateway)
-    fake.access.clear()
+    state.tokens.clear()
     kill(gateway, session)
-    assert fake.count("/auth/token") == 1
-    assert len(fake.acts) == 1
+    assert state.count("POST", "/auth/token") == 1
+    assert len(state.acts) == 1
 
 
-def test_many_who_need_a_new_token_use_the_refresh_token_once(fake: FakeGateway, gateway: Gateway) -> None:
+def test_many_who_need_a_new_token_use_the_refresh_token_once(state: State, gateway: Gateway) -> None:
     """Auth ends a login whose refresh token is shown twice."""
     session = signed_in(gateway)
-    fake.access.clear()
+    state.tokens.clear()
     with ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(gateway.audit, session) for _ in range(8)]
     assert all(one.result() == {"items": [], "next": None} for one in answers)
-    assert fake.count("/auth/token") == 1
+    assert state.count("POST", "/auth/token") == 1
 
 
-def test_who_was_removed_is_told_that_his_access_is_withdrawn(fake: FakeGateway, gateway: Gateway) -> None:
+def test_who_was_removed_is_told_that_his_access_is_withdrawn(state: State, gateway: Gateway) -> None:
     session = signed_in(gateway)
-    fake.forget("operator")
+    state.remove("operator")
     with pytest.raises(Withdrawn):
         kill(gateway, session)
-    assert fake.acts == []
+    assert state.acts == []
 
 
-def test_being_throttled_is_no_withdrawal(fake: FakeGateway, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_being_throttled_is_no_withdrawal(state: State, gateway: Gateway) -> None:
     """Auth answers a renewal 429 while somebody guesses; the refresh token is as good as before."""
     session = signed_in(gateway)
-    fake.access.clear()
-    answer = fake.answer
-
-    def throttled(method: str, target: str, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, object]]:
-        if target == "/auth/token":
-            return 429, {"error": "temporarily_unavailable", "error_description": "too many wrong attempts"}
-        return answer(method, target, headers, body)
-
-    monkeypatch.setattr(fake, "answer", throttled)
+    state.tokens.clear()
+    state.auth = (429, {"error": "temporarily_unavailable", "error_description": "too many wrong attempts"})
     with pytest.raises((Trouble, Refused)):
         kill(gateway, session)
-    monkeypatch.undo()
+    state.auth = "well"
     kill(gateway, session)
 
 
-def test_the_snapshot_is_seen_while_auth_is_away_and_the_token_lasts(fake: FakeGateway, gateway: Gateway) -> None:
-    fake.token_seconds = 20.0  # less than the reserve before which it is renewed
+def test_the_snapshot_is_seen_while_auth_is_away_and_the_token_lasts(state: State, gateway: Gateway) -> None:
+    state.access_seconds = 20.0  # less than the reserve before which it is renewed
     gateway.snapshot()
-    fake.away = {"auth"}
+    state.auth = AWAY
     assert gateway.snapshot()["system"] == "atoll"
 
 
-def test_the_dashboards_own_token_is_renewed_at_once_when_it_is_revoked(fake: FakeGateway, gateway: Gateway) -> None:
+def test_the_dashboards_own_token_is_renewed_at_once_when_it_is_revoked(state: State, gateway: Gateway) -> None:
     gateway.snapshot()
-    fake.access.clear()
+    state.tokens.clear()
     assert gateway.snapshot()["system"] == "atoll", "one look was lost, and all viewers were told that control is gone"
 
 
-def test_an_answer_that_is_no_token_response_is_auths_trouble(
-    fake: FakeGateway, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fake, "answer", lambda *_: (200, {"welcome": "to the hotel's network"}))
+def test_an_answer_that_is_no_token_response_is_auths_trouble(state: State, gateway: Gateway) -> None:
+    state.auth = {"welcome": "to the hotel's network"}
     with pytest.raises(Trouble):
-        gateway.login("operator", "password of operator")
+        gateway.login("operator", "pw-operator")
 
 
 # ---- the poller --------------------------------------------------------------------------------------------------
 
 
-def test_the_poller_keeps_what_it_knew_names_who_is_gone_and_wakes(fake: FakeGateway, gateway: Gateway) -> None:
+def test_the_poller_keeps_what_it_knew_names_who_is_gone_and_wakes(state: State, gateway: Gateway) -> None:
     poller = Poller(gateway, every_seconds=0.05)
     poller.start()
     try:
         until("a snapshot", lambda: poller.seen().snapshot, 5)
-        fake.away = {"control"}
+        state.ops = AWAY
         until("control to be named", lambda: [one.part for one in poller.seen().gone] == ["control"], 5)
         first = poller.seen()
         assert first.snapshot is not None
-        before = fake.count("/ops/snapshot")
-        until("further looks", lambda: fake.count("/ops/snapshot") > before + 2, 5)
+        before = state.count("GET", "/ops/snapshot")
+        until("further looks", lambda: state.count("GET", "/ops/snapshot") > before + 2, 5)
         later = poller.seen()
         assert (later.at, later.gone[0].since) == (first.at, first.gone[0].since)
-        fake.away.clear()
+        state.ops = "well"
         until("it to be forgotten", lambda: not poller.seen().gone, 3)
     finally:
         poller.stop()
 
 
-def test_the_poller_outlives_nonsense(fake: FakeGateway, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_poller_outlives_nonsense(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     poller = Poller(gateway, every_seconds=0.05)
     poller.look()
     for nonsense in ({"bus": 7}, {"parts": None}, {}, {"bus": {"available": False, "why": 3}}):

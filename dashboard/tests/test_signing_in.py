@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import pytest
-from serving import COOKIE, Dashboard, running, until
+from serving import COOKIE, FORM_TYPE, Dashboard, running, until
 
 from atoll_dashboard.login import local
 
-FORM_TYPE = ("Content-Type", "application/x-www-form-urlencoded")
+ELSEWHERE = [
+    "//evil.example",
+    "///evil.example",
+    "/\\evil.example",
+    "\\\\evil.example",
+    "https://evil.example",
+    "https://evil.example/",
+    "http:evil.example",
+    "evil.example",
+    "@evil.example",
+    "javascript:alert(1)",
+    "/\t/evil.example",
+    "/\n/evil.example",
+    "\t//evil.example",
+    " //evil.example",
+    "/x\r\nSet-Cookie: a=b",
+    "/login",
+    "/logout",
+    "/login?next=/x",
+]
 
 
 def test_the_right_password_opens_the_page_that_was_wanted(dashboard: Dashboard) -> None:
@@ -20,15 +40,23 @@ def test_the_right_password_opens_the_page_that_was_wanted(dashboard: Dashboard)
     assert dashboard.get("/login", answer.cookie()).status == 303  # who is signed in needs no form
 
 
+@pytest.mark.parametrize("name", ["viewer", "operator", "admin"])
+def test_who_has_a_role_is_let_in(dashboard: Dashboard, name: str) -> None:
+    answer = dashboard.try_login(name, f"pw-{name}", "/login?next=%2Foperations%3Fwho%3Dolaf")
+    assert (answer.status, answer.header("location")) == (303, "/operations?who=olaf")
+    assert dashboard.get("/", answer.cookie()).status == 200
+
+
 @pytest.mark.parametrize(
     ("username", "password", "status", "words"),
     [
         ("operator", "wrong", 401, "The user name or the password is wrong."),
         ("nobody", "pw-nobody", 401, "The user name or the password is wrong."),
+        ("<img src=x onerror=alert(1)>", "not the one", 401, "The user name or the password is wrong."),
         ("", "x", 422, "Give your user name"),
         ("operator", "", 422, "Give your user name"),
         ("operator", "pw-operator" + "x" * 300, 422, "at most 300 characters"),
-        ("shopper", "pw-shopper", 403, "may not look at the fleet"),
+        ("shopper", "pw-shopper", 403, "may not look at the fleet: it needs the role"),
     ],
 )
 def test_who_may_not_gets_no_session(
@@ -37,6 +65,9 @@ def test_who_may_not_gets_no_session(
     answer = dashboard.try_login(username, password)
     assert (answer.status, answer.cookie()) == (status, "")
     assert words in answer.alert
+    assert "<img" not in answer.body
+    assert not password or f'"{password}"' not in answer.body
+    assert dashboard.try_login("viewer", "pw-viewer").status == 303
 
 
 def test_the_tokens_of_who_may_not_look_are_given_back(dashboard: Dashboard) -> None:
@@ -75,15 +106,23 @@ def test_what_auth_says_is_told(dashboard: Dashboard, how: object, status: int, 
     assert dashboard.try_login("operator", "pw-operator").status == 303
 
 
+def test_too_many_tries_say_so_and_when_to_come_again(dashboard: Dashboard) -> None:
+    told = {"code": "throttled", "detail": "Too many wrong attempts; try again in 12 s"}
+    dashboard.gateway.state.auth = (429, told, "12")
+    answer = dashboard.try_login("viewer", "pw-viewer")
+    assert (answer.status, answer.header("retry-after")) == (429, "12")
+    assert "12 s" in answer.alert
+
+
 def test_a_hung_auth_stops_neither_the_pages_nor_their_files(dashboard: Dashboard) -> None:
     cookie = dashboard.login()
-    token, form_cookie = dashboard.form()
+    hidden, form_cookie = dashboard.form()
     dashboard.gateway.state.auth = "hang"
-    fields = {"form": token, "username": "operator", "password": "pw-operator"}
+    fields = hidden | {"username": "operator", "password": "pw-operator"}
     answers: list[int] = []
 
     def try_it() -> None:
-        answers.append(dashboard.post_login(fields, f"atoll_dashboard_form={form_cookie}").status)
+        answers.append(dashboard.post("/login", fields, form_cookie).status)
 
     threads = [threading.Thread(target=try_it) for _ in range(60)]
     for thread in threads:
@@ -114,14 +153,17 @@ def test_a_gateway_that_is_gone_is_named(tmp_path_factory: pytest.TempPathFactor
 
 
 def test_a_form_is_of_its_browser(dashboard: Dashboard) -> None:
-    token, cookie = dashboard.form()
+    """Else an attacker's form, sent by somebody's browser, signs it in as the attacker."""
+    mine, ours = dashboard.form()
     foreign, _ = dashboard.form()
-    fields = {"username": "operator", "password": "pw-operator"}
-    ours = f"atoll_dashboard_form={cookie}"
-    for form, cookies in ((token, ""), ("", ours), (foreign, ours), (token + "x", ours), (cookie, ours), ("é", ours)):
-        answer = dashboard.post_login({"form": form, **fields}, cookies or "a=b")
-        assert (answer.status, answer.alert) == (403, "This form had grown old. Try again.")
-    assert dashboard.post_login({"form": token, **fields}, ours).status == 303
+    token = mine["form"]
+    told = {"username": "operator", "password": "pw-operator"}
+    wrong = [({**mine, "form": form}, ours) for form in ("", token + "x", ours.split("=")[1], "é")]
+    for hidden, cookies in (({}, ours), (foreign, ours), (mine, ""), (mine, "a=b"), *wrong):
+        answer = dashboard.post("/login", hidden | told, cookies)
+        assert (answer.status, answer.cookie()) == (403, "")
+        assert answer.alert == "This form had grown old. Try again."
+    assert dashboard.post("/login", mine | told, ours).status == 303
 
 
 def test_a_form_grows_old() -> None:
@@ -137,16 +179,15 @@ def test_a_form_grows_old() -> None:
 
 def test_two_tabs_can_both_sign_in(dashboard: Dashboard) -> None:
     first, cookie = dashboard.form()
-    second = dashboard.ask("GET", "/login", [("Cookie", f"atoll_dashboard_form={cookie}")])
-    assert second.cookie("atoll_dashboard_form") == cookie
-    fields = {"form": first, "username": "operator", "password": "pw-operator"}
-    assert dashboard.post_login(fields, f"atoll_dashboard_form={cookie}").status == 303
+    assert dashboard.ask("GET", "/login", [("Cookie", cookie)]).form_cookie == cookie
+    fields = first | {"username": "operator", "password": "pw-operator"}
+    assert dashboard.post("/login", fields, cookie).status == 303
 
 
 def test_what_is_no_small_form_is_refused(dashboard: Dashboard) -> None:
-    token, cookie = dashboard.form()
-    common = [("Origin", dashboard.origin), ("Cookie", f"atoll_dashboard_form={cookie}")]
-    fields = {"form": token, "username": "operator", "password": "pw-operator"}
+    hidden, cookie = dashboard.form()
+    common = [("Origin", dashboard.origin), ("Cookie", cookie)]
+    fields = hidden | {"username": "operator", "password": "pw-operator"}
     json_type = ("Content-Type", "application/json")
     assert dashboard.ask("POST", "/login", [*common, json_type], b'{"username": "operator"}').status == 403
     assert dashboard.ask("POST", "/login", [*common, FORM_TYPE], b"\xff\xfe").status == 403
@@ -163,6 +204,17 @@ def test_a_body_without_an_end_is_not_read_to_its_end(dashboard: Dashboard) -> N
     assert answer.status == 413
 
 
+@pytest.mark.parametrize("kind", [FORM_TYPE[1], "multipart/form-data; boundary=x", "text/plain"])
+def test_a_flood_before_the_login_is_cut_off(dashboard: Dashboard, kind: str) -> None:
+    """No session is needed to send a form, so its size is bounded."""
+    before = dashboard.memory_mib()
+    headers = [("Origin", dashboard.origin), ("Content-Type", kind)]
+    with contextlib.suppress(OSError):  # cut off, as it should be
+        dashboard.ask("POST", "/login", headers, b"username=" + b"A" * 64 * 2**20)
+    assert dashboard.memory_mib() - before < 16
+    assert dashboard.get("/login").status == 200
+
+
 def test_two_lengths_are_no_request(dashboard: Dashboard) -> None:
     head = f"POST /login HTTP/1.1\r\nHost: {dashboard.host}\r\nOrigin: {dashboard.origin}\r\nConnection: close\r\n"
     smuggled = "Content-Length: 4\r\nContent-Length: 40\r\n\r\na=1&GET /overview HTTP/1.1\r\n\r\n"
@@ -172,28 +224,7 @@ def test_two_lengths_are_no_request(dashboard: Dashboard) -> None:
 # ---- where to go afterwards --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "wanted",
-    [
-        "//evil.example",
-        "///evil.example",
-        "/\\evil.example",
-        "\\\\evil.example",
-        "https://evil.example",
-        "evil.example",
-        "javascript:alert(1)",
-        "/\t/evil.example",
-        "/\n/evil.example",
-        " //evil.example",
-        "/x\r\nSet-Cookie: a=b",
-        "/login",
-        "/logout",
-        "/login?next=/x",
-        "",
-        None,
-        "/" + "x" * 3000,
-    ],
-)
+@pytest.mark.parametrize("wanted", [*ELSEWHERE, "", None, "/" + "x" * 3000])
 def test_nobody_is_sent_elsewhere(wanted: str | None) -> None:
     assert local(wanted) == "/"
 
@@ -203,9 +234,13 @@ def test_a_page_of_ours_is_reached(wanted: str) -> None:
     assert local(wanted) == wanted
 
 
-def test_a_foreign_address_in_the_form_leads_home(dashboard: Dashboard) -> None:
-    answer = dashboard.try_login("operator", "pw-operator", next="//evil.example")
+@pytest.mark.parametrize("wanted", ELSEWHERE)
+def test_a_foreign_address_in_the_form_leads_home(dashboard: Dashboard, wanted: str) -> None:
+    path = f"/login?next={quote(wanted, safe='')}"
+    assert dashboard.form(path)[0]["next"] == "/"
+    answer = dashboard.try_login("viewer", "pw-viewer", path, next=wanted)
     assert (answer.status, answer.header("location")) == (303, "/")
+    assert [line.split("=")[0] for line in answer.all("set-cookie")] == [COOKIE]
 
 
 # ---- the cookie --------------------------------------------------------------------------------------------------
@@ -213,10 +248,9 @@ def test_a_foreign_address_in_the_form_leads_home(dashboard: Dashboard) -> None:
 
 def test_each_login_has_a_session_of_its_own_and_ends_the_one_before(dashboard: Dashboard) -> None:
     first = dashboard.login()
-    token, form_cookie = dashboard.form()
-    fields = {"form": token, "username": "viewer", "password": "pw-viewer"}
-    cookies = f"{COOKIE}={first}; atoll_dashboard_form={form_cookie}"
-    second = dashboard.post_login(fields, cookies).cookie()
+    hidden, form_cookie = dashboard.form()
+    fields = hidden | {"username": "viewer", "password": "pw-viewer"}
+    second = dashboard.post("/login", fields, f"{dashboard.with_cookie(first)[1]}; {form_cookie}").cookie()
     assert second
     assert second != first
     assert dashboard.get("/overview", first).status == 303
@@ -230,6 +264,7 @@ def test_the_cookie_is_for_this_site_and_no_script(dashboard: Dashboard) -> None
     assert {"httponly", "samesite=strict", "path=/"} <= flags
     assert "secure" not in flags  # plain HTTP on loopback: a browser would not send it back
     assert not any(flag.startswith("domain") for flag in flags)
+    assert "pw-operator" not in line
 
 
 def test_behind_https_cookies_are_secure(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -241,12 +276,11 @@ def test_behind_https_cookies_are_secure(tmp_path_factory: pytest.TempPathFactor
             assert "secure" in page.header("set-cookie").lower()
         assert "secure" not in dashboard.get("/login").header("set-cookie").lower()
         assert dashboard.get("/login", host="evil.example.com").status == 421
-        token, cookie = dashboard.form()
-        fields = {"form": token, "username": "operator", "password": "pw-operator"}
-        more = {"cookies": f"atoll_dashboard_form={cookie}", "host": "ops.example.com"}
-        assert dashboard.post_login(fields, origin="http://ops.example.com", **more).status == 403
-        assert dashboard.post_login(fields, origin=dashboard.origin, **more).status == 403
-        passed = dashboard.post_login(fields, origin="https://ops.example.com", **more)
+        hidden, cookie = dashboard.form()
+        fields = hidden | {"username": "operator", "password": "pw-operator"}
+        for origin in ("http://ops.example.com", dashboard.origin):
+            assert dashboard.post("/login", fields, cookie, origin, "ops.example.com").status == 403
+        passed = dashboard.post("/login", fields, cookie, "https://ops.example.com", "ops.example.com")
         assert passed.status == 303
         assert "secure" in passed.header("set-cookie").lower()
 
@@ -256,25 +290,29 @@ def test_behind_https_cookies_are_secure(tmp_path_factory: pytest.TempPathFactor
 
 def test_a_link_signs_nobody_out(dashboard: Dashboard) -> None:
     cookie = dashboard.login()
-    assert "Sign out" in dashboard.get("/logout", cookie).body
+    asked = dashboard.get("/logout", cookie)
+    assert asked.status == 200
+    assert "Sign out" in asked.body
     assert dashboard.get("/overview", cookie).status == 200
+    assert dashboard.opens(cookie) == 101
     assert dashboard.get("/logout").header("location") == "/login"
 
 
-@pytest.mark.parametrize("form", ["", "x", "é"])
-def test_signing_out_needs_the_sessions_own_form(dashboard: Dashboard, form: str) -> None:
+@pytest.mark.parametrize("fields", [{}, {"form": ""}, {"form": "x"}, {"form": "é"}], ids=str)
+def test_signing_out_needs_the_sessions_own_form(dashboard: Dashboard, fields: dict[str, str]) -> None:
     cookie = dashboard.login()
-    headers = [("Origin", dashboard.origin), ("Cookie", f"{COOKIE}={cookie}"), FORM_TYPE]
-    assert dashboard.ask("POST", "/logout", headers, urlencode({"form": form}).encode()).status == 403
+    assert dashboard.post("/logout", fields, dashboard.with_cookie(cookie)[1]).status == 403
     assert dashboard.get("/overview", cookie).status == 200
+    assert dashboard.opens(cookie) == 101
 
 
 def test_who_signs_out_gives_his_refresh_token_back(dashboard: Dashboard) -> None:
+    before = set(dashboard.gateway.state.refreshes)
     cookie = dashboard.login("admin")
-    assert "admin" in dashboard.gateway.state.refreshes.values()
+    (given,) = set(dashboard.gateway.state.refreshes) - before
     answer = dashboard.logout(cookie)
     assert (answer.status, answer.cookie()) == (303, '""')
-    assert "admin" not in dashboard.gateway.state.refreshes.values()
+    assert given not in dashboard.gateway.state.refreshes
 
 
 def test_who_signs_out_while_auth_hangs_is_out_at_once(dashboard: Dashboard) -> None:
