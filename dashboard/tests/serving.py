@@ -24,8 +24,7 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
 
-COOKIE = "atoll_dashboard"
-FORM_COOKIE = "atoll_dashboard_form"
+FORM_COOKIE = "atoll_dashboard_form_"  # and the port
 FORM_TYPE = ("Content-Type", "application/x-www-form-urlencoded")
 Pairs = list[tuple[str, str]]
 
@@ -43,6 +42,13 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def hidden_fields(page: str) -> dict[str, str]:
+    """What a page's form sends beside what is typed."""
+    found = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', page))
+    assert found, page
+    return {name: unescape(value) for name, value in found.items()}
 
 
 @dataclass
@@ -125,6 +131,7 @@ class Dashboard:
         self.process, self.port, self.log, self.gateway = process, port, log, gateway
         self.host = f"127.0.0.1:{port}"
         self.origin = f"http://{self.host}"
+        self.session_cookie, self.form_cookie = f"atoll_dashboard_{port}", f"{FORM_COOKIE}{port}"
 
     def raw(self, sent: bytes, seconds: float = 10.0) -> Answer:
         """Send these bytes; what came until it closed."""
@@ -158,7 +165,7 @@ class Dashboard:
 
     def with_cookie(self, value: str) -> tuple[str, str]:
         """The header that carries this value of a session's cookie."""
-        return "Cookie", f"{COOKIE}={value}"
+        return "Cookie", f"{self.session_cookie}={value}"
 
     def handshake(self, headers: Pairs, host: str | None = "") -> int:
         """The status that a WebSocket handshake gets, with these headers and no other Origin or cookie."""
@@ -194,9 +201,7 @@ class Dashboard:
     def form(self, path: str = "/login", cookie: str | None = None) -> tuple[dict[str, str], str]:
         """A form's hidden fields, and the cookie that came with it, as a browser sends it back."""
         page = self.get(path, cookie)
-        found = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', page.body))
-        assert found, page.body
-        return {name: unescape(value) for name, value in found.items()}, page.form_cookie
+        return hidden_fields(page.body), page.form_cookie
 
     def post(self, path: str, fields: dict[str, str], cookies: str, origin: str = "", host: str = "") -> Answer:
         """A form, sent; `cookies` "" is none, the rest as a page of ours would."""

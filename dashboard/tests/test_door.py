@@ -7,7 +7,7 @@ import time
 from urllib.parse import urlencode
 
 import pytest
-from serving import COOKIE, FORM_TYPE, Dashboard, Pairs, running, until
+from serving import FORM_TYPE, Dashboard, Pairs, running, until
 from streamlit.proto.BackMsg_pb2 import BackMsg
 
 PAGES = ("/", "/overview", "/operations", "/traces", "/service?name=payments")
@@ -150,52 +150,54 @@ def test_without_a_session_there_is_the_login_and_nothing_else(dashboard: Dashbo
     assert dashboard.ask("OPTIONS", "/overview").status == 403
 
 
-def forged(good: str) -> dict[str, str]:
+def forged(cookie: str, good: str) -> dict[str, str]:
     """Cookies that are not of a session; each begins with the good one's shape."""
     name, stamp, signature = good.rsplit(".", 2)
     middle = len(good) // 2
     flipped = good[:middle] + ("A" if good[middle] != "A" else "B") + good[middle + 1 :]
     other = ("A" if signature[0] != "A" else "B") + signature[1:]
     return {
-        "another signature": f"{COOKIE}={name}.{stamp}.{other}",
-        "another id": f"{COOKIE}={'x' * len(name)}.{stamp}.{signature}",
-        "another time": f"{COOKIE}={name}.aaaaaa.{signature}",
-        "another middle": f"{COOKIE}={flipped}",
-        "cut": f"{COOKIE}={good[:-2]}",
-        "the id alone": f"{COOKIE}={name}",
-        "garbage": f"{COOKIE}=x",
-        "empty": f"{COOKIE}=",
-        "two, the good one first": f"{COOKIE}={good}; {COOKIE}=x",
-        "two, the good one last": f"{COOKIE}=x; {COOKIE}={good}",
-        "two, both good": f"{COOKIE}={good}; {COOKIE}={good}",
-        "two, one with a space": f"{COOKIE}={good}; {COOKIE} =x",
-        "quoted": f'{COOKIE}="{good}"',
-        "another name": f"x{COOKIE}={good}",
-        "another case": f"{COOKIE.upper()}={good}",
-        "long": f"{COOKIE}={good}{'.' * 5000}",
-        "long garbage": f"{COOKIE}={'A' * 6000}",
-        "no ASCII": f"{COOKIE}={good}\xe9",
+        "another signature": f"{cookie}={name}.{stamp}.{other}",
+        "another id": f"{cookie}={'x' * len(name)}.{stamp}.{signature}",
+        "another time": f"{cookie}={name}.aaaaaa.{signature}",
+        "another middle": f"{cookie}={flipped}",
+        "cut": f"{cookie}={good[:-2]}",
+        "the id alone": f"{cookie}={name}",
+        "garbage": f"{cookie}=x",
+        "empty": f"{cookie}=",
+        "two, the good one first": f"{cookie}={good}; {cookie}=x",
+        "two, the good one last": f"{cookie}=x; {cookie}={good}",
+        "two, both good": f"{cookie}={good}; {cookie}={good}",
+        "two, one with a space": f"{cookie}={good}; {cookie} =x",
+        "quoted": f'{cookie}="{good}"',
+        "another name": f"x{cookie}={good}",
+        "another port": f"{cookie}0={good}",
+        "no port": f"{cookie.rpartition('_')[0]}={good}",
+        "another case": f"{cookie.upper()}={good}",
+        "long": f"{cookie}={good}{'.' * 5000}",
+        "long garbage": f"{cookie}={'A' * 6000}",
+        "no ASCII": f"{cookie}={good}\xe9",
     }
 
 
-@pytest.mark.parametrize("which", list(forged("a.b.c")))
+@pytest.mark.parametrize("which", list(forged("a_1", "a.b.c")))
 def test_a_forged_cookie_is_none(dashboard: Dashboard, which: str) -> None:
     good = dashboard.login()
-    bad = ("Cookie", forged(good)[which])
+    bad = ("Cookie", forged(dashboard.session_cookie, good)[which])
     for path in PAGES:
         answer = dashboard.ask("GET", path, [bad])
         assert (answer.status, answer.header("location")[:12]) == (303, "/login?next="), path
     for path in INSIDE:
         assert dashboard.ask("GET", path, [bad]).status == 403, path
     assert dashboard.handshake([bad, ("Origin", dashboard.origin)]) == 403
-    fine = ("Cookie", f"theme=dark; {COOKIE}={good}; other=1")
+    fine = ("Cookie", f"theme=dark; {dashboard.session_cookie}={good}; other=1")
     assert dashboard.ask("GET", "/overview", [fine]).status == 200
     assert dashboard.handshake([fine, ("Origin", dashboard.origin)]) == 101
 
 
 def test_two_cookie_headers_are_two_cookies(dashboard: Dashboard) -> None:
     good = dashboard.login()
-    two = [("Cookie", f"{COOKIE}={good}"), ("Cookie", f"{COOKIE}=x")]
+    two = [dashboard.with_cookie(good), dashboard.with_cookie("x")]
     assert dashboard.ask("GET", "/overview", two).status == 303
 
 

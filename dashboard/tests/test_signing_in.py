@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from pathlib import Path
 from urllib.parse import quote, urlencode
 
 import pytest
-from serving import COOKIE, FORM_TYPE, Dashboard, running, until
+import requests
+from serving import FORM_TYPE, Dashboard, hidden_fields, running, until
 
 from atoll_dashboard.login import local
 
@@ -240,7 +242,7 @@ def test_a_foreign_address_in_the_form_leads_home(dashboard: Dashboard, wanted: 
     assert dashboard.form(path)[0]["next"] == "/"
     answer = dashboard.try_login("viewer", "pw-viewer", path, next=wanted)
     assert (answer.status, answer.header("location")) == (303, "/")
-    assert [line.split("=")[0] for line in answer.all("set-cookie")] == [COOKIE]
+    assert [line.split("=")[0] for line in answer.all("set-cookie")] == [dashboard.session_cookie]
 
 
 # ---- the cookie --------------------------------------------------------------------------------------------------
@@ -257,9 +259,32 @@ def test_each_login_has_a_session_of_its_own_and_ends_the_one_before(dashboard: 
     assert dashboard.get("/overview", second).status == 200
 
 
+def test_two_dashboards_on_one_host_keep_both_signed_in(dashboard: Dashboard, tmp_path: Path) -> None:
+    """A browser keeps one jar for all ports of a host."""
+    with running(tmp_path) as other, requests.Session() as browser:
+        browser.trust_env = False
+        both = (dashboard, other)
+        forms = {one.port: hidden_fields(browser.get(f"{one.origin}/login").text) for one in both}
+        assert {cookie.name for cookie in browser.cookies} == {one.form_cookie for one in both}
+        for one in both:
+            fields = forms[one.port] | {"username": "operator", "password": "pw-operator"}
+            origin = {"Origin": one.origin}
+            sent = browser.post(f"{one.origin}/login", fields, headers=origin, allow_redirects=False)
+            assert sent.status_code == 303
+        statuses = [browser.get(f"{one.origin}/overview", allow_redirects=False).status_code for one in both]
+        assert statuses == [200, 200]
+        jar = ("Cookie", "; ".join(f"{cookie.name}={cookie.value}" for cookie in browser.cookies))
+        for one in both:
+            assert one.handshake([jar, ("Origin", one.origin)]) == 101
+        fields = hidden_fields(browser.get(f"{other.origin}/logout").text)
+        browser.post(f"{other.origin}/logout", fields, headers={"Origin": other.origin}, allow_redirects=False)
+        statuses = [browser.get(f"{one.origin}/overview", allow_redirects=False).status_code for one in both]
+        assert statuses == [200, 303]
+
+
 def test_the_cookie_is_for_this_site_and_no_script(dashboard: Dashboard) -> None:
     answer = dashboard.try_login("operator", "pw-operator")
-    (line,) = [one for one in answer.all("set-cookie") if one.startswith(f"{COOKIE}=")]
+    (line,) = [one for one in answer.all("set-cookie") if one.startswith(f"{dashboard.session_cookie}=")]
     flags = {piece.strip().lower() for piece in line.split(";")[1:]}
     assert {"httponly", "samesite=strict", "path=/"} <= flags
     assert "secure" not in flags  # plain HTTP on loopback: a browser would not send it back

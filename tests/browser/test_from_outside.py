@@ -144,14 +144,16 @@ def test_an_expired_cookie_opens_nothing(whole: Fleet, olaf: Person, tmp_path: P
 
 @pytest.mark.usefixtures("_nothing_is_done")
 def test_a_cookie_of_another_dashboard_is_a_forged_one(
-    whole: Fleet, olaf: Person, dashboard_url: str, tmp_path: Path
+    whole: Fleet, olaf: Person, dashboard_url: str, cookie: str, tmp_path: Path
 ) -> None:
-    """It is well formed and well signed, by a key that is not ours."""
+    """It is well formed and well signed, by a key that is not ours; and it bears the name of ours."""
     with sibling.dashboard(whole, tmp_path) as url:
         theirs = session(url, olaf)
         assert knock(url, {"Cookie": theirs, "Origin": url}).status == LET_IN
-        assert knock(dashboard_url, {"Cookie": theirs, "Origin": dashboard_url}).status in REFUSED
-        assert _closed(send(dashboard_url, "GET", "/", {"Cookie": theirs}))
+        renamed = f"{cookie.partition('=')[0]}={theirs.partition('=')[2]}"
+        assert knock(dashboard_url, {"Cookie": cookie, "Origin": dashboard_url}).status == LET_IN
+        assert knock(dashboard_url, {"Cookie": renamed, "Origin": dashboard_url}).status in REFUSED
+        assert _closed(send(dashboard_url, "GET", "/", {"Cookie": renamed}))
 
 
 # ---- forms -------------------------------------------------------------------------------------------------------

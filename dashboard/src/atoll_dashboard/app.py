@@ -110,6 +110,7 @@ def make_app(options: Options) -> st.App:
             Middleware(
                 guard.Guard,
                 sessions=made.sessions,
+                cookie=options.session_cookie,
                 port=options.port,
                 origins=options.origins,
                 policy=guard.policy(index),

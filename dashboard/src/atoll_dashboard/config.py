@@ -40,6 +40,16 @@ class Options:
         return self.keys / "client.json"
 
     @property
+    def session_cookie(self) -> str:
+        """The session's cookie. Browsers keep one jar for all ports of a host: the name tells two dashboards apart."""
+        return f"atoll_dashboard_{self.port}"
+
+    @property
+    def form_cookie(self) -> str:
+        """The cookie of the login's form; it names the port for the same reason."""
+        return f"atoll_dashboard_form_{self.port}"
+
+    @property
     def version(self) -> str:
         """Of this deployable."""
         from importlib.metadata import version

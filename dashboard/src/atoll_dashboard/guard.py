@@ -23,7 +23,7 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from atoll_dashboard.sessions import COOKIE, Session, Sessions
+from atoll_dashboard.sessions import Session, Sessions
 
 OPEN = frozenset({"/live", "/ready", "/metrics"})
 LOGIN = frozenset({"/login", "/logout"})
@@ -58,10 +58,13 @@ def policy(index_html: bytes) -> str:
 
 
 class Guard:
-    """The middleware. `origins` are those by which people reach us beside loopback (a proxy's)."""
+    """The middleware. `cookie` names the session's; by `origins` people reach us beside loopback (a proxy's)."""
 
-    def __init__(self, app: ASGIApp, *, sessions: Sessions, port: int, origins: tuple[str, ...], policy: str) -> None:
+    def __init__(
+        self, app: ASGIApp, *, sessions: Sessions, cookie: str, port: int, origins: tuple[str, ...], policy: str
+    ) -> None:
         self._app = app
+        self._cookie = cookie
         self._headers = [(b"content-security-policy", policy.encode()), *_HEADERS]
         self._sessions = sessions
         local = {f"http://{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")}
@@ -81,7 +84,7 @@ class Guard:
             await _refuse(scope, receive, with_headers, *refusal)
             return
         path = scope["path"]
-        scope, cookie = _one_cookie(scope)
+        scope, cookie = _one_cookie(scope, self._cookie)
         if scope["type"] == "http" and path in OPEN | LOGIN:
             await self._app(scope, receive, with_headers)
             return
@@ -181,7 +184,7 @@ def _below(path: str, roots: tuple[str, ...]) -> bool:
     return any(path == root or path.startswith(f"{root}/") for root in roots)
 
 
-def _one_cookie(scope: Scope) -> tuple[Scope, str | None]:
+def _one_cookie(scope: Scope, ours: str) -> tuple[Scope, str | None]:
     """The session's cookie, and the scope with no other. Two of them are somebody's trick: neither counts.
 
     Parsers differ on spaces, on quotes and on which of two comes first. So what is not the one that was judged here
@@ -192,12 +195,12 @@ def _one_cookie(scope: Scope) -> tuple[Scope, str | None]:
     for header in Headers(scope=scope).getlist("cookie"):
         for piece in header.split(";"):
             name, _, value = piece.partition("=")
-            if name.strip() == COOKIE:
+            if name.strip() == ours:
                 found.append(value.strip())
             elif piece.strip():
                 others.append(piece.strip())
     cookie = found[0] if len(found) == 1 and _VALUE.fullmatch(found[0]) else None
-    kept = [*others, f"{COOKIE}={cookie}"] if cookie is not None else others
+    kept = [*others, f"{ours}={cookie}"] if cookie is not None else others
     headers = [(name, value) for name, value in scope["headers"] if name.lower() != b"cookie"]
     if kept:
         headers.append((b"cookie", "; ".join(kept).encode("latin-1")))

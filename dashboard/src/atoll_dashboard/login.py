@@ -19,11 +19,10 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from atoll_dashboard import markup
 from atoll_dashboard.gateway import Refused, Trouble
-from atoll_dashboard.sessions import COOKIE
+from atoll_dashboard.sessions import Session
 from atoll_dashboard.world import world
 
 _PAGE = Path(__file__).with_name("login.html")
-_FORM_COOKIE = "atoll_dashboard_form"
 _FORM_SECONDS = 3600
 _FIELD_CHARS_MAX, _NEXT_CHARS_MAX = 300, 2000
 #: A form is small and comes at once; before a password was right nobody gets more of this process than that.
@@ -47,7 +46,7 @@ class Login:
     async def show(self, request: Request) -> Response:
         """`GET /login`."""
         wanted = local(request.query_params.get("next"))
-        if world().sessions.of_cookie(request.cookies.get(COOKIE)) is not None:
+        if _session(request) is not None:
             return RedirectResponse(wanted, 303)
         return self._form(request, wanted)
 
@@ -82,16 +81,17 @@ class Login:
             here.sessions.end(session.id)
             await self._in_thread(here.gateway.revoke, tokens)
             return self._form(request, wanted, _NOBODY, 403, username)
-        before = here.sessions.of_cookie(request.cookies.get(COOKIE))
+        before = _session(request)
         if before is not None:  # nobody could end it any more: its cookie is overwritten
             here.sessions.end(before.id)
         answer = RedirectResponse(wanted, 303, {"Cache-Control": "no-store"})
-        _set_cookie(answer, request, COOKIE, here.sessions.cookie(session), int(here.options.session_seconds))
+        name, seconds = here.options.session_cookie, int(here.options.session_seconds)
+        _set_cookie(answer, request, name, here.sessions.cookie(session), seconds)
         return answer
 
     async def ask_leave(self, request: Request) -> Response:
         """`GET /logout`: a link must not sign anybody out, so this only asks."""
-        session = world().sessions.of_cookie(request.cookies.get(COOKIE))
+        session = _session(request)
         if session is None:
             return RedirectResponse("/login", 303)
         body = (
@@ -105,7 +105,7 @@ class Login:
     async def leave(self, request: Request) -> Response:
         """`POST /logout`."""
         here = world()
-        session = here.sessions.of_cookie(request.cookies.get(COOKIE))
+        session = _session(request)
         if session is not None:
             form = await _read_form(request)
             if not secrets.compare_digest(form.get("form", "").encode(), session.csrf.encode()):
@@ -113,7 +113,7 @@ class Login:
             here.sessions.end(session.id)
             await self._in_thread(here.gateway.revoke, session.tokens)
         answer = RedirectResponse("/login", 303, {"Cache-Control": "no-store", "Clear-Site-Data": '"cache"'})
-        answer.delete_cookie(COOKIE, path="/")
+        answer.delete_cookie(here.options.session_cookie, path="/")
         return answer
 
     def _limiter(self) -> anyio.CapacityLimiter:
@@ -127,7 +127,8 @@ class Login:
     # ---- the form ------------------------------------------------------------------------------------------------
 
     def _form(self, request: Request, wanted: str, alert: str = "", status: int = 200, username: str = "") -> Response:
-        known = request.cookies.get(_FORM_COOKIE, "")  # one for all tabs: a second form must not end the first one's
+        name = world().options.form_cookie
+        known = request.cookies.get(name, "")  # one for all tabs: a second form must not end the first one's
         token = known if _TOKEN.fullmatch(known) else secrets.token_urlsafe(16)
         said = f'<p class="alert" role="alert">{markup.text(alert)}</p>' if alert else ""
         body = (
@@ -144,7 +145,7 @@ class Login:
             '<button type="submit">Sign in</button>'
         )
         answer = _page("Sign in", "/login", body, status)
-        _set_cookie(answer, request, _FORM_COOKIE, token, _FORM_SECONDS)
+        _set_cookie(answer, request, name, token, _FORM_SECONDS)
         return answer
 
     def _own(self, request: Request, sent: str) -> bool:
@@ -153,7 +154,8 @@ class Login:
             token = self._forms.loads(sent, max_age=_FORM_SECONDS)
         except BadSignature:
             return False
-        return secrets.compare_digest(str(token).encode(), request.cookies.get(_FORM_COOKIE, "").encode())
+        kept = request.cookies.get(world().options.form_cookie, "")
+        return secrets.compare_digest(str(token).encode(), kept.encode())
 
 
 def local(wanted: str | None) -> str:
@@ -164,6 +166,11 @@ def local(wanted: str | None) -> str:
     if parts.scheme or parts.netloc or any(ord(character) < 0x21 or character == "\\" for character in wanted):
         return "/"
     return "/" if parts.path in ("/login", "/logout") else wanted
+
+
+def _session(request: Request) -> Session | None:
+    here = world()
+    return here.sessions.of_cookie(request.cookies.get(here.options.session_cookie))
 
 
 def _why(refused: Refused) -> str:

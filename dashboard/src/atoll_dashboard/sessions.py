@@ -17,7 +17,6 @@ from itsdangerous import BadSignature, TimestampSigner
 
 from atoll_dashboard.gateway import Tokens
 
-COOKIE = "atoll_dashboard"
 SESSIONS_MAX = 1000
 #: Of one account: who signs in again and again ends his own sessions, not other people's.
 SESSIONS_EACH_MAX = 50
@@ -152,4 +151,5 @@ def current() -> Session | None:
 
     from atoll_dashboard.world import world
 
-    return world().sessions.of_cookie(st.context.cookies.get(COOKIE))
+    here = world()
+    return here.sessions.of_cookie(st.context.cookies.get(here.options.session_cookie))
