@@ -51,6 +51,11 @@ def test_attempts_end_in_a_dead_letter_that_says_why(broker: MemoryBroker) -> No
         "members": 1,
         "floor": 2,
         "oldest_age_ms": 0,
+        "detached": False,
+        "gaps": [],
+        "rate": None,
+        "delayed": 0,
+        "stalled_ms": 0,
     }
 
 

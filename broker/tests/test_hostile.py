@@ -124,7 +124,7 @@ def test_letters_of_a_group_that_was_away_too_long_stop_neither_replay_nor_reten
     assert operator.group("mail")["dead"] == 0
     assert operator.ask("dlq.replay", group="mail", subject="a")["replayed"] == 0
     mail.wait(0.5)
-    assert broker.core._oldest_needed() >= broker.core.log.oldest
+    assert broker.core._retention._oldest_needed() >= broker.core.log.oldest
 
 
 def test_answers_that_come_too_late_are_no_progress() -> None:

@@ -49,45 +49,45 @@ def test_a_log_that_lost_an_end_does_not_start(tmp_path: Path, sql: str) -> None
     filled(tmp_path)
     alter(tmp_path, sql)
     with pytest.raises(StorageFailedError, match="should hold 1 to 5"):
-        SqliteStorage(tmp_path).open({})
+        SqliteStorage(tmp_path).open({}, 0)
 
 
 def test_a_file_that_is_no_database_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "broker.sqlite").write_bytes(b"x" * 8192)
     with pytest.raises(StorageFailedError):
-        SqliteStorage(tmp_path).open({})
+        SqliteStorage(tmp_path).open({}, 0)
 
 
 def test_another_programs_database_is_not_touched(tmp_path: Path) -> None:
     alter(tmp_path, "CREATE TABLE mine (x)")
     with pytest.raises(StorageLockedError, match="not a broker's"):
-        SqliteStorage(tmp_path).open({})
+        SqliteStorage(tmp_path).open({}, 0)
 
 
 def test_a_second_broker_on_the_directory_is_refused(tmp_path: Path) -> None:
     first = SqliteStorage(tmp_path)
-    first.open({})
+    first.open({}, 0)
     with pytest.raises(StorageLockedError):
-        SqliteStorage(tmp_path).open({})
+        SqliteStorage(tmp_path).open({}, 0)
     first.close()
     second = SqliteStorage(tmp_path)
-    assert second.open({}).boot == 2
+    assert second.open({}, 0).boot == 2
     second.close()
 
 
 def test_a_batch_that_fails_leaves_nothing(tmp_path: Path) -> None:
     storage = SqliteStorage(tmp_path)
-    storage.open({})
+    storage.open({}, 0)
     row = StoredEvent(1, "a.b.v1", "s", "i", "p/1", 1, 0, b"{}")
     with pytest.raises(StorageFailedError):
         storage.commit(WriteBatch(events=[row, row]))
     storage.close()
-    assert SqliteStorage(tmp_path).open({}).next_seq == 1
+    assert SqliteStorage(tmp_path).open({}, 0).next_seq == 1
 
 
 def test_full_durability_is_on(tmp_path: Path) -> None:
     storage = SqliteStorage(tmp_path)
-    storage.open({})
+    storage.open({}, 0)
     writer = storage._writer
     assert writer is not None
     assert writer.execute("PRAGMA synchronous").fetchone() == (2,)
@@ -97,7 +97,7 @@ def test_full_durability_is_on(tmp_path: Path) -> None:
 
 def test_the_checkpoint_keeps_the_write_ahead_log_short(tmp_path: Path) -> None:
     storage = SqliteStorage(tmp_path)
-    storage.open({})
+    storage.open({}, 0)
     for start in range(1, 600, 10):
         rows = [StoredEvent(n, "a.b.v1", "s", "i", "p/1", n, 0, b"x" * 100_000) for n in range(start, start + 10)]
         storage.commit(WriteBatch(events=rows))

@@ -15,6 +15,7 @@ from msgspec import Meta, Raw
 SEGMENT = r"[a-z][a-z0-9_-]{0,39}"
 TOPIC_RE = rf"^{SEGMENT}(\.{SEGMENT}){{1,6}}\.v[1-9][0-9]{{0,2}}\Z"
 PATTERN_RE = rf"^(({SEGMENT}\.){{0,7}}\*|{SEGMENT}(\.{SEGMENT}){{1,6}}\.v[1-9][0-9]{{0,2}})\Z"
+TAP_RE = r"^~[a-z0-9-]{1,31}\Z"  # no group's name begins so
 IDENTITY_RE = r"^[a-z][a-z0-9-]{0,31}\Z"
 SLOT_RE = r"^[a-z][a-z0-9-]{0,31}/[0-9]{1,4}\Z"
 PRODUCER_RE = r"^[a-z][a-z0-9-]{0,31}/[A-Za-z0-9-]{1,64}\Z"
@@ -28,6 +29,8 @@ Producer = Annotated[str, Meta(pattern=PRODUCER_RE)]
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 Text = Annotated[str, Meta(max_length=4096)]
 Prefix = Annotated[str, Meta(pattern=PREFIX_RE)]
+Pattern = Annotated[str, Meta(pattern=PATTERN_RE, max_length=200)]
+TapName = Annotated[str, Meta(pattern=TAP_RE)]
 RoutePath = Annotated[str, Meta(pattern=ROUTE_RE, max_length=400)]
 Method = Annotated[str, Meta(pattern=r"^[A-Z]{1,16}\Z")]
 Scope = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -37,6 +40,8 @@ Positive = Annotated[int, Meta(ge=1, le=9_007_199_254_740_991)]
 Duration = Annotated[int, Meta(ge=0, le=86_400_000)]
 Delivery = tuple[Count, Count]
 Deliveries = Annotated[list[Delivery], Meta(max_length=4096)]
+
+NULL = Raw(b"null")
 
 WATCH_KINDS = ("registry", "keys", "revocations")
 
@@ -131,13 +136,32 @@ class Put(Header):
     request: Name | None = None
 
 
+class Tap(Header):
+    """An ephemeral look at the log. No topics end it; without `after` it begins with the next commit."""
+
+    tap: TapName
+    topics: Annotated[list[Pattern], Meta(max_length=64)]
+    after: Count | None = None
+
+
 class Admin(Header):
+    """`request` and `verb`, and of the rest what the verb takes. `fault` is decoded by its verb."""
+
     request: Name
     verb: Name
     group: Name | None = None
     subject: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
     after: Count = 0
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+    seq: Count | None = None
+    first: Count | None = None
+    last: Count | None = None
+    event_id: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    id: Name | None = None
+    dry_run: bool = False
+    by: Annotated[str, Meta(max_length=256)] = ""
+    event: Raw = NULL
+    fault: Raw = NULL
 
 
 class Ping(Header):
@@ -158,7 +182,7 @@ class Bye(Header):
     reason: Text = ""
 
 
-ClientCommand = Hello | Pub | Sub | Credit | Ack | Nack | Term | Wip | Watch | Put | Admin | Ping | Drain | Bye
+ClientCommand = Hello | Pub | Sub | Credit | Ack | Nack | Term | Wip | Tap | Watch | Put | Admin | Ping | Drain | Bye
 
 CLIENT_COMMANDS: dict[bytes, type[ClientCommand]] = {
     b"HELLO": Hello,
@@ -169,6 +193,7 @@ CLIENT_COMMANDS: dict[bytes, type[ClientCommand]] = {
     b"NACK": Nack,
     b"TERM": Term,
     b"WIP": Wip,
+    b"TAP": Tap,
     b"WATCH": Watch,
     b"PUT": Put,
     b"ADMIN": Admin,
@@ -250,6 +275,28 @@ class Msg(Header):
     messages: list[tuple[int, int, int, int]]
 
 
+class TapMsg(Header):
+    """A MSG of a tap: [seq, 0, 0, 0], and how many matching events were dropped before these."""
+
+    group: str
+    messages: list[tuple[int, int, int, int]]
+    lost: int
+
+
+class GapSaid(Header):
+    first: int
+    last: int
+    why: str
+    at_ms: int
+
+
+class Gap(Header):
+    """What a group, or a tap, will never get."""
+
+    group: str
+    gaps: list[GapSaid]
+
+
 class Stale(Header):
     group: str
     messages: list[tuple[int, int]]
@@ -285,6 +332,8 @@ BROKER_COMMANDS: dict[type[Header], bytes] = {
     PubExpected: b"PUBNACK",
     SubOk: b"SUBOK",
     Msg: b"MSG",
+    TapMsg: b"MSG",
+    Gap: b"GAP",
     Stale: b"STALE",
     State: b"STATE",
     Pong: b"PONG",

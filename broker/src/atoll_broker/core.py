@@ -12,27 +12,42 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Final, Literal
 
+import msgspec
+
 from . import admin, codec, commands, grants
+from . import mesh as meshes
 from .clock import Clock, ServedClock
-from .commands import Bye, Err, Fenced, Header, Hello, Limits, Pong, SubOk, Welcome
+from .commands import Bye, Err, Fenced, Gap, Header, Hello, Limits, Pong, SubOk, TapMsg, Welcome
+from .entries import Member
 from .errors import WireError
 from .events import Schemas
-from .groups import Context, Group, Member
+from .faults import Faults
+from .groups import Context, Group
+from .history import History
 from .journal import Commit, Journal
 from .log import Log
 from .mesh import Mesh
 from .publishing import Publishing
+from .replays import Replays
+from .retention import Retention
 from .sessions import DEAD_HEARTBEATS, SUSPECT_HEARTBEATS, Session, Sessions
 from .storage import Storage, Trimmed
+from .taps import TAPS_MAX, Tap
 from .watches import Watches
 
 FENCE_BITS: Final = 32
 READS_PER_TURN_MAX: Final = 8
-TRIM_EVENTS_MAX: Final = 4096
-RETENTION_SECONDS: Final = 1.0
+LOOKUPS_MAX: Final = 16
 
 Note = Callable[..., None]
 Outgoing = tuple[bytes, list[bytes]]
+
+
+class Lookup(msgspec.Struct):
+    """A question that may read the whole log: `ask` runs on a thread of its own, `then` on the loop with its answer."""
+
+    ask: Callable[[], object]
+    then: Callable[[object], None]
 
 
 def _silent(event: str, **_: object) -> None:
@@ -48,7 +63,7 @@ class Core:
     def __init__(self, mesh: Mesh, storage: Storage, clock: Clock, random: Random, note: Note = _silent) -> None:
         starts: dict[str, tuple[list[str], Literal["earliest", "latest"]]]
         starts = {name: (group.topics, group.first) for name, group in mesh.groups.items()}
-        recovered = storage.open(starts)
+        recovered = storage.open(starts, clock.wall_ms())
         self.mesh = mesh
         self.storage = storage
         self.boot = recovered.boot
@@ -66,14 +81,24 @@ class Core:
         self._fences = 0
         self._sessions_opened = 0
         self._schemas = Schemas()
-        self._retain_from = self.log.oldest
-        self._retention_at = 0.0
+        self._lookups: list[Lookup] = []
+        self._asking = 0
+        self.wall_ms = clock.wall_ms
+        self.mesh_problem: str | None = None
+        self.mesh_waiting: list[str] = []
+        self.history = History(self.boot, self._journal, clock.wall_ms)
+        self.faults = Faults(self.boot, random.random)
+        self.replays = Replays(self.boot)
         self.publishing = Publishing(mesh.bus, self.log, self._journal, recovered.producers, clock.wall_ms)
         self._watches = Watches(self.boot, recovered.kept.get("keys"), DEAD_HEARTBEATS * mesh.bus.heartbeat_seconds)
-        context = Context(mesh.bus, self._journal, self._next_fence, self._jitter, self.log.event, clock.wall_ms)
+        self._context = Context(
+            mesh.bus, self._journal, self._next_fence, self._jitter, self.log.event, clock.wall_ms, self.boot,
+            self.history, self.faults.strike,
+        )  # fmt: skip
         self.groups = {
-            name: Group(name, config, recovered.groups[name], context) for name, config in mesh.groups.items()
+            name: Group(name, config, recovered.groups[name], self._context) for name, config in mesh.groups.items()
         }
+        self._retention = Retention(self.log, self.groups, clock.wall_ms)
         self._takers = {
             topic: [group for group in self.groups.values() if topic in group.topics]
             for topic in {topic for group in self.groups.values() for topic in group.topics}
@@ -118,6 +143,21 @@ class Core:
         for session in self.sessions.of_identity(identity):
             self._end(session, "the key was revoked", died=True, tell=Fenced("the key was revoked"))
 
+    def reload(self, wanted: Mesh) -> None:
+        """mesh.toml has changed: policy holds at once, for sessions that are open too; what can not, waits."""
+        self.mesh, self.mesh_waiting = meshes.merge(self.mesh, wanted)
+        self.mesh_problem = None
+        self._context.bus = self.mesh.bus
+        self.publishing.reconfigure(self.mesh.bus)
+        for name, config in self.mesh.groups.items():
+            self.groups[name].reconfigure(config, self.now)
+        for session in self.sessions:
+            try:
+                grants.check_session(self.mesh, session.identity, session.hello, session.watches, session.taps)
+            except WireError as error:
+                reason = f"no longer granted: {error.text}"
+                self._end(session, reason, died=True, tell=Fenced(reason))
+
     def farewell(self) -> None:
         """The broker stops; clients come back by themselves."""
         for session in self.sessions:
@@ -132,10 +172,11 @@ class Core:
             self._watch_silence(session, now)
         for group in self.groups.values():
             group.tick(now)
+        self.faults.tick(now)
         self._watches.tick(now)
-        if now - self._retention_at >= RETENTION_SECONDS:
-            self._retention_at = now
-            self._retain_from = self._oldest_needed()
+        self._retention.tick(now, self.mesh.bus)
+        if self.publishing.full_until is not None and now >= self.publishing.full_until and self._journal.is_empty:
+            self._journal.keep("probe", b"null")  # or nobody would find out that there is room again
 
     def poll(self) -> bool:
         """Makes what is due to go out. True if there is more to do at once."""
@@ -149,6 +190,7 @@ class Core:
                 receiver = self.sessions.by_id(session_id)
                 assert receiver is not None, "a member goes with its session"
                 self._out.append((receiver.route, codec.encode(header, codec.join_batch(bodies))))
+        more = self._feed_taps() or more
         self._push_states()
         return more
 
@@ -157,20 +199,56 @@ class Core:
         out, self._out = self._out, []
         return out
 
+    def take_lookups(self) -> list[Lookup]:
+        """Questions for the thread that may take long; each is given back to `answered` with its answer."""
+        lookups, self._lookups = self._lookups, []
+        return lookups
+
+    def answered(self, lookup: Lookup, answer: object) -> None:
+        """On the loop again."""
+        self._asking -= 1
+        lookup.then(answer)
+
+    def look_up(self, ask: Callable[[], object], then: Callable[[object], None]) -> None:
+        """Raises WireError BUSY when too many are under way."""
+        if self._asking >= LOOKUPS_MAX:
+            raise WireError("BUSY", f"{LOOKUPS_MAX} searches of the log are under way: try again later")
+        self._asking += 1
+        self._lookups.append(Lookup(ask, then))
+
     # ---- the disk ----------------------------------------------------------------------------------------------------
 
     def take_commit(self, *, force: bool = False) -> Commit | None:
         """The next group commit, if one is due and none is on its way."""
-        if self._committing:
+        if self._committing or self._waits_for_room(force=force):
             return None
         # Asked before whether a commit is due: in an idle broker with a full log nothing else would make it so, and
         # publishers would get BUSY for ever.
-        if self.log.bytes > self.mesh.bus.log_bytes_trimmed and self._retain_from > self.log.oldest:
-            self._journal.trim(min(self._retain_from, self.log.oldest + TRIM_EVENTS_MAX))
+        if (below := self._retention.due(self.mesh.bus)) is not None:
+            self._journal.trim(below)
         if not (self._journal.is_due(self.now) or (force and not self._journal.is_empty)):
             return None
         self._committing = True
         return self._journal.take()
+
+    def _waits_for_room(self, *, force: bool) -> bool:
+        """Was the disk full a moment ago? A broker that stops tries nevertheless, once."""
+        full_until = self.publishing.full_until
+        return full_until is not None and self.now < full_until and not force
+
+    def disk_full(self, commit: Commit) -> None:
+        """The disk had no room for this batch and holds nothing of it. Publishers send theirs again; what groups had
+        to write waits, and until then a crash would only make more events come again."""
+        self._committing = False
+        if self.publishing.full_until is None:
+            self._note("the disk is full: publishers are told BUSY until there is room")
+        for busy in self.publishing.disk_full(self.now):
+            session = self.sessions.of_producer(busy.producer)
+            if session is not None:
+                self._send(session, busy)
+        for waiting in self._journal.put_back(commit):
+            assert waiting.refused is not None, "the others wait on"
+            waiting.refused()
 
     def committed(self, commit: Commit, trimmed: Trimmed | None) -> None:
         """The batch is on disk: now its events exist."""
@@ -182,11 +260,16 @@ class Core:
                 if group.lag == 0:
                     group.progress_at = self.now  # what was idle has not been stalled
                 group.lag += 1
+        for session in self.sessions:
+            for tap in session.taps.values():
+                tap.committed(commit.batch.events)
         if trimmed is not None:
             self.log.trimmed(trimmed)
+            for group in self.groups.values():
+                group.trimmed(trimmed.oldest, trimmed.topics)
         self.publishing.committed(commit.batch)
-        for action in commit.then:
-            action()
+        for waiting in commit.then:
+            waiting.done()
 
     # ---- sessions ----------------------------------------------------------------------------------------------------
 
@@ -213,6 +296,8 @@ class Core:
         opened = Session(self._session_id(), route, identity, hello, contract)
         opened.last_seen = self.now
         self.sessions.add(opened)
+        for group in self.groups.values():
+            group.slot_is_back(hello.slot)
         self._registry_changed(opened)
         self._send(opened, self._welcome(opened, producer.opened() if producer is not None else None))
         self._note("session opened", peer=hello.slot, session=opened.id)
@@ -304,13 +389,16 @@ class Core:
                 self._pub(session, command, payload or b"")
             case commands.Ack():
                 group, _ = self._membership(session, command.group)
-                self._answer_stale(session, group, group.ack(session.id, command.done + command.duplicate, self.now))
+                stale = group.ack(session.id, command.done, command.duplicate, self.now)
+                self._answer_stale(session, group, stale)
             case commands.Credit():
-                self._membership(session, command.group)[1].add_credit(command.events, command.bytes)
+                self._credited(session, command.group).add_credit(command.events, command.bytes)
             case commands.Ping():
                 self._ping(session, command)
             case commands.Sub():
                 self._sub(session, command)
+            case commands.Tap():
+                self._tap(session, command)
             case commands.Watch():
                 self._watch(session, command)
             case commands.Put():
@@ -320,9 +408,9 @@ class Core:
             case commands.Bye():
                 self._end(session, command.reason or "BYE", died=False, tell=Bye("as you asked"))
             case _:
-                self._obey_consumer(session, command)
+                self._obey_member(session, command)
 
-    def _obey_consumer(self, session: Session, command: commands.ClientCommand) -> None:
+    def _obey_member(self, session: Session, command: commands.ClientCommand) -> None:
         assert isinstance(command, commands.Nack | commands.Term | commands.Wip | commands.Drain)
         group, member = self._membership(session, command.group)
         stale: list[tuple[int, int]] = []
@@ -339,7 +427,8 @@ class Core:
         self._answer_stale(session, group, stale)
 
     def _pub(self, session: Session, command: commands.Pub, payload: bytes) -> None:
-        answer = self.publishing.take(session, command, payload)
+        rate = grants.grant_of(self.mesh, session.identity).events_per_second_max
+        answer = self.publishing.take(session, command, payload, rate, self.now)
         if answer is not None:
             self._send(session, answer)
 
@@ -348,11 +437,45 @@ class Core:
         config = grants.check_group(self.mesh, session.identity, command.group, command.topics)
         member = session.members.get(command.group)
         if member is None:
-            member = Member(session.id, session.hello.version)
+            member = Member(session.id, session.slot, session.hello.version)
             session.members[command.group] = self.groups[command.group].members[session.id] = member
         member.topics = frozenset(command.topics)
+        member.asked_in_flight = command.max_in_flight
         member.max_in_flight = min(command.max_in_flight, config.in_flight_max)
         self._send(session, SubOk(command.group, int(config.lease_seconds * 1000)))
+        group = self.groups[command.group]
+        if group.detached:  # a trim that passes its floor may be on its way to the disk: it is attached after that
+            self._journal.detached(group.name, False)
+            self._journal.after_commit(lambda: self._attach(group))
+        elif group.gaps:
+            self._send(session, _gaps_of(group))
+
+    def _attach(self, group: Group) -> None:
+        if not group.detached:
+            return
+        group.attach()
+        group.progress_at = self.now
+        self._retention.look(self.mesh.bus)
+        for session in self.sessions:
+            if group.name in session.members and group.gaps:
+                self._send(session, _gaps_of(group))
+
+    def _tap(self, session: Session, command: commands.Tap) -> None:
+        """A new one, or one of that name anew; without topics its end."""
+        grants.check_tap(self.mesh, session.identity, command.topics)
+        session.taps.pop(command.tap, None)
+        if len(session.taps) >= TAPS_MAX:
+            raise WireError("LIMIT", f"a session has at most {TAPS_MAX} taps", "tap", closes=False)
+        if command.topics:
+            session.taps[command.tap] = Tap(command.tap, command.topics, command.after, self.log)
+        self._send(session, SubOk(command.tap, 0))
+
+    def _credited(self, session: Session, name: str) -> Member | Tap:
+        if name.startswith("~"):
+            if name not in session.taps:
+                raise WireError("GROUP", f"this session has no tap {name}: TAP first", "group")
+            return session.taps[name]
+        return self._membership(session, name)[1]
 
     def _membership(self, session: Session, name: str) -> tuple[Group, Member]:
         member = session.members.get(name)
@@ -399,16 +522,37 @@ class Core:
     def _admin(self, session: Session, command: commands.Admin) -> None:
         grants.check_admin(self.mesh, session.identity)
 
+        def tell(result: dict[str, object]) -> None:
+            self._result(session, {"request": command.request, **result})
+
+        def refuse(error: WireError) -> None:
+            self._reject(session.route, session, error, command.request)
+
         def answer() -> None:
             try:
-                self._result(session, {"request": command.request, **admin.run(self, command)})
+                admin.run(self, command, session.identity, tell, refuse)
             except WireError as error:
-                self._reject(session.route, session, error, command.request)
+                refuse(error)
 
-        if command.verb in admin.AFTER_COMMIT and (self._committing or not self._journal.is_empty):
-            self._journal.after_commit(answer)
+        if command.verb in admin.AFTER_COMMIT:
+            self.after_commit(answer)
         else:
             answer()
+
+    def after_commit(self, done: Callable[[], None], refused: Callable[[], None] | None = None) -> None:
+        """Once everything said so far is on disk: now, if it is."""
+        if self._committing or not self._journal.is_empty:
+            self._journal.after_commit(done, refused)
+        else:
+            done()
+
+    def look_again(self) -> None:
+        """Something old is needed anew: retention shall know before the next commit trims."""
+        self._retention.look(self.mesh.bus)
+
+    def contract_of(self, topic: str) -> Session | None:
+        """A live session that announces the topic's schema."""
+        return next((session for session in self.sessions if topic in session.contract), None)
 
     def _result(self, session: Session, result: dict[str, object]) -> None:
         self._out.append((session.route, codec.encode_result(result)))
@@ -422,18 +566,25 @@ class Core:
             for _ in range(READS_PER_TURN_MAX):
                 if group.scanned >= self.log.last or not group.room:
                     break
-                group.feed(self.log.read(group.scanned))
+                group.feed(self.log.read(group.scanned), self.now)
             more = more or (group.scanned < self.log.last and group.room)
         return more
 
-    def _oldest_needed(self) -> int:
-        """Retention never passes a group's floor, nor a dead letter that may be replayed."""
-        needed = [self.log.last + 1]
-        for group in self.groups.values():
-            needed.append(group.floor + 1)
-            if (dead := group.oldest_dead) is not None:
-                needed.append(dead)
-        return min(needed)
+    def _feed_taps(self) -> bool:
+        more = False
+        bus = self.mesh.bus
+        for session in self.sessions:
+            for tap in session.taps.values():
+                taken, lost = tap.take(bus.batch_events_max, bus.batch_bytes_max - 2, self.wall_ms())
+                if tap.gap is not None:
+                    gap, tap.gap = tap.gap, None
+                    self._send(session, Gap(tap.name, [commands.GapSaid(gap.first, gap.last, gap.why, gap.at_ms)]))
+                if taken:
+                    header = TapMsg(tap.name, [(event.seq, 0, 0, 0) for event in taken], lost)
+                    batch = codec.join_batch([event.body for event in taken])
+                    self._out.append((session.route, codec.encode(header, batch)))
+                more = more or tap.more
+        return more
 
     def _next_fence(self) -> int:
         self._fences += 1
@@ -442,3 +593,7 @@ class Core:
 
     def _jitter(self) -> float:
         return self._random.uniform(0.5, 1.0)
+
+
+def _gaps_of(group: Group) -> Gap:
+    return Gap(group.name, [commands.GapSaid(gap.first, gap.last, gap.why, gap.at_ms) for gap in group.gaps])

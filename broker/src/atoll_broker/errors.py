@@ -75,6 +75,10 @@ class StorageFailedError(BrokerError):
     """
 
 
+class StorageFullError(BrokerError):
+    """The disk is full: nothing of this batch was written. Publishers are told BUSY until there is room again."""
+
+
 class StorageLockedError(BrokerError):
     """Another process holds the data directory (exit 75)."""
 

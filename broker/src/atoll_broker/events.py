@@ -39,6 +39,10 @@ class Envelope(msgspec.Struct, gc=False):
     tracestate: Annotated[str, Meta(max_length=512)] | None = None
 
 
+Contract = dict[str, jsonschema_rs.Validator]
+"""What a session announced: the compiled schema of each topic that it publishes."""
+
+
 class Trace(msgspec.Struct):
     """What a dead letter wants to know of an event that is stored already."""
 
@@ -79,7 +83,7 @@ def _compile(topic: str, schema: Raw) -> jsonschema_rs.Validator:
         raise WireError("CONTRACT", f"the schema does not compile: {_short(str(error))}", field) from None
 
 
-def check(event: Raw, contract: dict[str, jsonschema_rs.Validator], event_bytes_max: int) -> Envelope:
+def check(event: Raw, contract: Contract, event_bytes_max: int) -> Envelope:
     """The envelope of an event that may be stored. Raises EventRefusedError, final for this event."""
     size = len(memoryview(event))
     if size > event_bytes_max:

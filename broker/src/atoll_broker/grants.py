@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
 from .commands import Endpoints, Hello
 from .errors import WireError
 from .mesh import Grant, Group, Mesh
+
+if TYPE_CHECKING:
+    from .taps import Tap
 
 _NOTHING = Grant()
 
@@ -35,6 +41,17 @@ def check_hello(mesh: Mesh, identity: str, hello: Hello) -> None:
         _check_endpoints(identity, grant, hello.endpoints)
 
 
+def check_session(
+    mesh: Mesh, identity: str, hello: Hello, watches: Iterable[str], taps: Mapping[str, Tap]
+) -> None:
+    """What an open session said at its start, held against the grants of now. Raises WireError."""
+    check_hello(mesh, identity, hello)
+    for kind in watches:
+        check_watch(mesh, identity, kind)
+    for tap in taps.values():
+        check_tap(mesh, identity, tap.patterns)
+
+
 def check_group(mesh: Mesh, identity: str, name: str, topics: list[str]) -> Group:
     """The group, if the identity may join it with these topics. Raises WireError GROUP or ACL."""
     group = mesh.groups.get(name)
@@ -46,6 +63,14 @@ def check_group(mesh: Mesh, identity: str, name: str, topics: list[str]) -> Grou
         if topic not in group.topics:
             raise WireError("ACL", f"group {name} does not take {topic}", f"topics[{index}]")
     return group
+
+
+def check_tap(mesh: Mesh, identity: str, patterns: list[str]) -> None:
+    """Each pattern must lie within one that is granted."""
+    granted = grant_of(mesh, identity).tap
+    for index, pattern in enumerate(patterns):
+        if not any(matches(grant, pattern) for grant in granted):
+            raise WireError("ACL", f"{identity} may not tap {pattern}", f"topics[{index}]")
 
 
 def check_watch(mesh: Mesh, identity: str, kind: str) -> None:

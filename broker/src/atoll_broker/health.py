@@ -43,6 +43,8 @@ class BrokerCollector(Collector):
         yield from _disk(self._data)
         yield _gauge("atoll_pub_pending_events", "Events received, not yet on disk", core.publishing.pending_events)
         yield _gauge("atoll_log_bytes", "Bytes of events in the log", core.log.bytes)
+        yield _gauge("atoll_disk_full", "1 while the disk has no room", core.publishing.full_until is not None)
+        yield _gauge("atoll_faults", "Faults for messages that are active", len(core.faults))
         yield _gauge("atoll_alarms", "Alarms that are on", len(admin.alarms(core)))
         yield _counter("atoll_events", "Events stored since the boot", core.events_total)
         yield _counter("atoll_refused_events", "Events refused for good", core.publishing.refused_total)

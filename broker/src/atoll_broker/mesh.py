@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from .codec import field_of
-from .commands import IDENTITY_RE, PATTERN_RE, Prefix, Topic
+from .commands import IDENTITY_RE, Pattern, Prefix, Topic
 from .errors import ConfigurationError
 
 _T = TypeVar("_T")
+_S = TypeVar("_S", bound=msgspec.Struct)
 
 Identity = Annotated[str, Meta(pattern=IDENTITY_RE)]
-Pattern = Annotated[str, Meta(pattern=PATTERN_RE, max_length=200)]
+Rate = Annotated[float, Meta(ge=0, le=1_000_000)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Bytes = Annotated[int, Meta(ge=1024, le=1 << 40)]
 Events = Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -42,6 +43,11 @@ class Bus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log_bytes_max: Bytes = 1_073_741_824
     # Events that every group has finished are kept up to this size, so that a group added later finds history.
     log_bytes_kept: Bytes = 268_435_456
+    # And no longer than this (by the wall clock), and no more of them than this. Never past what a group has to handle.
+    log_seconds_kept: Annotated[float, Meta(ge=1, le=3_153_600_000)] = 604_800
+    log_events_kept: Annotated[int, Meta(ge=1, le=1 << 40)] = 1_000_000
+    # A group with events to handle that makes no progress for so long is an alarm.
+    stalled_seconds: Annotated[float, Meta(ge=0.5, le=3600)] = 4.0
     # The tail of the log held in memory for the groups that keep up.
     cache_bytes_max: Bytes = 33_554_432
     # How far a group reads ahead of its oldest unfinished event.
@@ -75,7 +81,10 @@ class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     public: bool = False
     watch: list[Literal["registry", "keys", "revocations"]] = []
     put: list[Literal["keys", "revocations"]] = []
+    tap: list[Pattern] = []
     admin: bool = False
+    # What each of its outboxes may publish; 0: no bound.
+    events_per_second_max: Rate = 0
 
 
 class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -89,6 +98,8 @@ class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     backoff_seconds: tuple[Seconds, Seconds] = (0.1, 30)
     in_flight_max: Annotated[int, Meta(ge=1, le=65_536)] = 256
     on_dead: Literal["park", "skip"] = "park"
+    # What its members together are sent; 0: no bound.
+    events_per_second_max: Rate = 0
 
 
 class Mesh(msgspec.Struct, frozen=True):
@@ -159,3 +170,31 @@ def _check_prefixes(mesh: Mesh) -> None:
             other = owners.setdefault(prefix, name)
             if other != name:
                 raise ConfigurationError(f"mesh.toml: grant.{name}.announce: {prefix} is granted to {other} already")
+
+
+# What may change while the broker runs. The rest of a group is what leases and rows on disk rest on.
+HOT_GROUP: Final = ("attempts_max", "backoff_seconds", "in_flight_max", "on_dead", "events_per_second_max")
+HOT_BUS: Final = (
+    "log_bytes_max", "log_bytes_kept", "log_seconds_kept", "log_events_kept", "dead_letters_max", "stalled_seconds",
+)  # fmt: skip
+
+
+def merge(old: Mesh, new: Mesh) -> tuple[Mesh, list[str]]:
+    """What holds from now on while the broker runs, and the fields of `new` that wait for its restart."""
+    waiting = [f"group.{name}" for name in sorted(old.groups.keys() ^ new.groups.keys())]
+    groups = {}
+    for name, group in old.groups.items():
+        wanted = new.groups.get(name, group)
+        groups[name] = _hot(group, wanted, HOT_GROUP)
+        waiting += [f"group.{name}.{field}" for field in _differing(groups[name], wanted)]
+    bus = _hot(old.bus, new.bus, HOT_BUS)
+    waiting += [f"bus.{field}" for field in _differing(bus, new.bus)]
+    return Mesh(bus, new.grants, groups), waiting
+
+
+def _hot(old: _S, new: _S, fields: tuple[str, ...]) -> _S:
+    return msgspec.structs.replace(old, **{field: getattr(new, field) for field in fields})
+
+
+def _differing(one: msgspec.Struct, other: msgspec.Struct) -> list[str]:
+    return [field for field in one.__struct_fields__ if getattr(one, field) != getattr(other, field)]

@@ -56,6 +56,13 @@ class Producer:
         """What the commit of everything taken so far shall write."""
         return ProducerRecord(self.taken, self.taken_id, (self.refused + self._taken_refused)[-REFUSALS_KEPT:])
 
+    def take_back(self) -> bool:
+        """The disk was full: what is not on it was never taken. True if there was any."""
+        had = self.taken > self.mark
+        self.taken, self.taken_id, self.taken_bytes = self.mark, self.last_id, 0
+        self._taken_refused.clear()
+        return had
+
     def committed(self, record: ProducerRecord) -> None:
         assert self.mark <= record.mark <= self.taken, "a commit moves the mark forward, within what was taken"
         self.mark, self.last_id, self.refused = record.mark, record.last_id, record.refused

@@ -18,11 +18,14 @@ from .journal import Journal
 from .log import Log
 from .mesh import Bus
 from .producers import Producer
+from .rates import Bucket
 from .sessions import Session
 from .storage import ProducerRecord, StoredEvent, WriteBatch
 
 RETRY_PENDING_MS: Final = 50
 RETRY_LOG_FULL_MS: Final = 2000
+DISK_FULL_SECONDS: Final = 1.0
+OPERATOR: Final = "operator"  # the outbox, so to speak, of what operators publish
 
 
 class Publishing:
@@ -40,6 +43,12 @@ class Publishing:
         self._pending_bytes = 0
         self._producers = {name: Producer(name, record) for name, record in records.items()}
         self._due: set[str] = set()
+        self._buckets: dict[str, Bucket] = {}
+        self.full_until: float | None = None  # the disk is full; then it is tried again
+
+    def reconfigure(self, bus: Bus) -> None:
+        """Bounds on the log that may change while it runs."""
+        self._bus = bus
 
     # ---- sessions ----------------------------------------------------------------------------------------------------
 
@@ -56,11 +65,12 @@ class Publishing:
         """A producer that never published is not worth remembering."""
         if (producer := self._producers.get(name)) is not None and producer.taken == 0:
             del self._producers[name]
+        self._buckets.pop(name, None)
 
     # ---- PUB ---------------------------------------------------------------------------------------------------------
 
-    def take(self, session: Session, pub: Pub, payload: bytes) -> Header | None:
-        """The answer, if it can be given now. Raises WireError."""
+    def take(self, session: Session, pub: Pub, payload: bytes, rate: float, now: float) -> Header | None:
+        """The answer, if it can be given now; `rate` is the producer's, in events a second. Raises WireError."""
         if pub.producer != session.hello.producer:
             raise WireError("PRODUCER", f"this session opened {session.hello.producer}", "producer")
         batch = codec.decode_batch(payload, self._bus.batch_events_max, self._bus.batch_bytes_max)
@@ -68,12 +78,12 @@ class Publishing:
         if pub.first > producer.next:
             return PubExpected(producer.name, producer.next)
         fresh = batch[producer.next - pub.first :]
-        if fresh and (busy := self._busy(producer, fresh)) is not None:
+        if fresh and (busy := self._busy(producer, fresh, rate, now)) is not None:
             return busy
         if len(fresh) < len(batch):
             self._repeated(producer, pub.first, pub.first + len(batch) - 1)
         if fresh:
-            self._take_all(session, producer, fresh)
+            self._take_all(session.contract, producer, fresh)
         return None
 
     def _repeated(self, producer: Producer, first: int, last: int) -> None:
@@ -82,7 +92,24 @@ class Publishing:
         if last <= producer.mark:
             self._due.add(producer.name)
 
-    def _busy(self, producer: Producer, fresh: Sequence[Raw]) -> PubBusy | None:
+    def _busy(self, producer: Producer, fresh: Sequence[Raw], rate: float, now: float) -> PubBusy | None:
+        if self.full_until is not None and now < self.full_until:
+            return PubBusy(producer.name, int(DISK_FULL_SECONDS * 1000))
+        busy = self._out_of_bounds(producer, fresh)
+        return busy if busy is not None else self._too_fast(producer, len(fresh), rate, now)
+
+    def _too_fast(self, producer: Producer, events: int, rate: float, now: float) -> PubBusy | None:
+        bucket = self._buckets.get(producer.name)
+        if bucket is None:
+            bucket = self._buckets[producer.name] = Bucket(rate)
+        elif bucket.rate != rate:
+            bucket.set_rate(rate, now)
+        if not bucket.room(now):
+            return PubBusy(producer.name, bucket.wait_ms())
+        bucket.take(events)
+        return None
+
+    def _out_of_bounds(self, producer: Producer, fresh: Sequence[Raw]) -> PubBusy | None:
         size = sum(len(memoryview(event)) for event in fresh)
         if self._log.bytes + self._pending_bytes + size > self._bus.log_bytes_max:
             return PubBusy(producer.name, RETRY_LOG_FULL_MS)
@@ -95,11 +122,11 @@ class Publishing:
             return PubBusy(producer.name, RETRY_PENDING_MS)
         return None
 
-    def _take_all(self, session: Session, producer: Producer, fresh: Sequence[Raw]) -> None:
+    def _take_all(self, contract: events.Contract, producer: Producer, fresh: Sequence[Raw]) -> None:
         stored_ms = self._wall_ms()
         for event in fresh:
             try:
-                envelope = events.check(event, session.contract, self._bus.event_bytes_max)
+                envelope = events.check(event, contract, self._bus.event_bytes_max)
             except EventRefusedError as refused:
                 self._refuse(producer, refused)
             else:
@@ -123,9 +150,29 @@ class Publishing:
         )
         self._next_seq += 1
 
+    def publish(self, identity: str, event: Raw, contract: events.Contract, now: float) -> int:
+        """An operator's own event, checked as anybody's; its seq, true once the commit is on disk. Raises WireError and
+        EventRefusedError."""
+        producer = self.open(f"{identity}/{OPERATOR}")
+        if self._busy(producer, [event], 0, now) is not None:
+            raise WireError("BUSY", "what waits for the disk, the log or the disk itself is full: try again later")
+        envelope = events.check(event, contract, self._bus.event_bytes_max)
+        self._store(producer, envelope, bytes(event), self._wall_ms())
+        self._journal.producer(producer.name, producer.record())
+        return self._next_seq - 1
+
     # ---- after the commit --------------------------------------------------------------------------------------------
 
+    def disk_full(self, now: float) -> list[PubBusy]:
+        """Nothing of what was taken since the last commit has been written: it counts as never sent. Who must hear."""
+        self.full_until = now + DISK_FULL_SECONDS
+        self._next_seq = self._log.last + 1
+        self.pending_events = self._pending_bytes = 0
+        waiting = [name for name, producer in self._producers.items() if producer.take_back()]
+        return [PubBusy(name, int(DISK_FULL_SECONDS * 1000)) for name in waiting]
+
     def committed(self, batch: WriteBatch) -> None:
+        self.full_until = None
         for event in batch.events:
             self._pending_bytes -= len(event.body)
             self._producers[event.producer].taken_bytes -= len(event.body)

@@ -14,6 +14,7 @@ import asyncio
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from random import SystemRandom
 from typing import Any, Final
 
@@ -21,10 +22,11 @@ import structlog
 import zmq
 
 from . import health, keys
+from . import mesh as meshes
 from .bus_socket import BusSocket
 from .clock import Clock, SystemClock
-from .core import Core
-from .errors import EXIT_INTERNAL, EXIT_STORAGE, StorageFailedError
+from .core import Core, Lookup
+from .errors import EXIT_INTERNAL, EXIT_STORAGE, ConfigurationError, StorageFailedError, StorageFullError
 from .journal import Commit
 from .mesh import Mesh
 from .options import Options
@@ -58,6 +60,7 @@ class Server:
         self._logger = logger
         self._clock = clock or SystemClock()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._searcher = ThreadPoolExecutor(1, thread_name_prefix="searcher")
         self._zmq: zmq.Context[Any] = zmq.Context()
         self._exit_code: int | None = None
         self.serving = asyncio.Event()
@@ -98,6 +101,7 @@ class Server:
 
     def _open(self) -> None:
         secret = keys.read_key(self._options.keys / "curve.secret")
+        self._mesh_stamp = _stamp(self._options.mesh)
         self._clients = self._options.keys / "clients"
         self._key_stamp = keys.stamp(self._clients)
         self._porter = Porter(self._zmq, keys.read_allow_list(self._clients))
@@ -128,6 +132,7 @@ class Server:
         self._every(TURN_SECONDS, self._schedule)
         self._every(TURN_SECONDS, self._guarded(self._answer_porter))
         self._every(KEYS_SECONDS, self._guarded(self._reload_keys))
+        self._every(KEYS_SECONDS, self._guarded(self._reload_mesh))
         self._schedule()
 
     def _stop_turning(self) -> None:
@@ -139,6 +144,7 @@ class Server:
 
     def _close(self) -> None:
         self._writer.shutdown(wait=True)
+        self._searcher.shutdown(wait=True, cancel_futures=True)
         for name in ("_socket", "_porter"):
             if hasattr(self, name):
                 getattr(self, name).close()
@@ -190,6 +196,7 @@ class Server:
         more = self._core.poll()
         self._send()
         self._start_commit()
+        self._start_lookups()
         if more or self._socket.readable:
             self._schedule()
 
@@ -230,11 +237,29 @@ class Server:
 
     def _finish_commit(self, commit: Commit, done: asyncio.Future[Trimmed | None]) -> None:
         """On the loop again. A commit that failed raises here, and its events are never acked."""
-        self._core.committed(commit, done.result())
+        try:
+            trimmed = done.result()
+        except StorageFullError:
+            self._core.disk_full(commit)
+        else:
+            self._core.committed(commit, trimmed)
         self._turn()
         if self._storage.checkpoint_due:
             future = self._loop.run_in_executor(self._writer, self._storage.checkpoint)
             future.add_done_callback(lambda ended: self._guarded(lambda: ended.result())())
+
+    def _start_lookups(self) -> None:
+        for lookup in self._core.take_lookups():
+            future = self._loop.run_in_executor(self._searcher, lookup.ask)
+            future.add_done_callback(self._finish_lookup(lookup))
+
+    def _finish_lookup(self, lookup: Lookup) -> Callable[[asyncio.Future[object]], None]:
+        def finish(done: asyncio.Future[object]) -> None:
+            if not done.cancelled():
+                self._guarded(lambda: self._core.answered(lookup, done.result()))()
+                self._schedule()
+
+        return finish
 
     async def _drain(self) -> None:
         """What was taken is committed and acked, then everyone is told."""
@@ -271,6 +296,21 @@ class Server:
         self._logger.info("keys reloaded", identities=len(allowed.identities), revoked=len(revoked))
         self._schedule()
 
+    def _reload_mesh(self) -> None:
+        """A file that can not be used changes nothing, and is an alarm until it is mended."""
+        stamp = _stamp(self._options.mesh)
+        if stamp == self._mesh_stamp:
+            return
+        self._mesh_stamp = stamp
+        try:
+            self._core.reload(meshes.load(self._options.mesh))
+        except ConfigurationError as error:
+            self._core.mesh_problem = str(error)
+            self._logger.error("mesh.toml is not in force", error=str(error))
+        else:
+            self._logger.info("mesh.toml reloaded", waits_for_restart=self._core.mesh_waiting)
+        self._schedule()
+
     def _note(self, event: str, **fields: object) -> None:
         """At most NOTES_MAX lines of a kind in NOTE_SECONDS, then how many were left out: a peer that misbehaves must
         not fill the disk by way of the log."""
@@ -282,3 +322,12 @@ class Server:
         self._noted[event] = (since, count + 1)
         if count < NOTES_MAX:
             self._logger.info(event, **fields)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """Changes when the file does; None while there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino

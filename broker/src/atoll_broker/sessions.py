@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-import jsonschema_rs
-
 from .commands import Hello, Ping
-from .groups import Member
+from .entries import Member
+from .events import Contract
+from .taps import Tap
 
 SUSPECT_HEARTBEATS: Final = 2
 DEAD_HEARTBEATS: Final = 5
@@ -23,7 +23,7 @@ DEAD_HEARTBEATS: Final = 5
 
 class Session:
     def __init__(
-        self, session_id: str, route: bytes, identity: str, hello: Hello, contract: dict[str, jsonschema_rs.Validator]
+        self, session_id: str, route: bytes, identity: str, hello: Hello, contract: Contract
     ) -> None:
         self.id = session_id
         self.route = route
@@ -32,6 +32,7 @@ class Session:
         self.contract = contract
         self.members: dict[str, Member] = {}
         self.watches: set[str] = set()
+        self.taps: dict[str, Tap] = {}
         self.ping = Ping()
         self.suspect = False
         self.last_seen = 0.0

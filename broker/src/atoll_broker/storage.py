@@ -1,8 +1,10 @@
 """What the core asks of a disk, and the records that pass between them.
 
 `commit` is called on a writer thread, one batch at a time, and returns only when the batch is flushed: all of it or
-none. Everything else is called on the loop's thread and sees committed rows alone. Any failure is a
-StorageFailedError, after which the storage is not used again.
+none. `find`, `steps` and `select` may read the whole log, so they are called on a thread of their own. Everything else
+is called on the loop's thread. All of them see committed rows alone. A disk that is full is a StorageFullError of
+`commit`, which has then written nothing and may be called again; any other failure is a StorageFailedError, after
+which the storage is not used again.
 """
 
 from __future__ import annotations
@@ -60,6 +62,36 @@ class DeadMark(msgspec.Struct):
     replaying: bool
 
 
+class Lease(msgspec.Struct, frozen=True):
+    """Who had an event in hand when this was written: after a boot no other slot gets it before the lease is over."""
+
+    slot: str
+    fence: int
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """Events that a group will never get: seq first to last, and why."""
+
+    first: int
+    last: int
+    why: str
+    at_ms: int
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One line of an event's history: what happened to it in a group. `n` is their order, across boots."""
+
+    n: int
+    seq: int
+    group: str
+    at_ms: int
+    what: str
+    attempt: int
+    slot: str
+    fence: int
+    text: str = ""
+
+
 class GroupRecord(msgspec.Struct):
     """Where a group stands. May lag behind what was acked, never run ahead of it."""
 
@@ -68,22 +100,37 @@ class GroupRecord(msgspec.Struct):
     attempts: dict[int, int] = msgspec.field(default_factory=dict)
     dead: list[DeadMark] = []
     waiting: int = 0
+    leases: dict[int, Lease] = msgspec.field(default_factory=dict)
+    gaps: list[Gap] = []
+    detached: bool = False
 
 
 class LetterPut(msgspec.Struct):
+    """A dead letter; or, with `replaying`, an event that was finished and shall come again."""
+
     letter: DeadLetter
+    replaying: bool = False
 
 
 class LettersReplay(msgspec.Struct):
     """From now on these are waiting again; the rows stay until acked, or a crash would lose them."""
 
     group: str
-    subject: str
+    seqs: list[int]
 
 
 class LetterDrop(msgspec.Struct):
     group: str
     seq: int
+
+
+class Place(msgspec.Struct, frozen=True):
+    """An event of the log without its bytes."""
+
+    seq: int
+    topic: str
+    subject: str
+    event_id: str
 
 
 class WriteBatch(msgspec.Struct):
@@ -95,6 +142,10 @@ class WriteBatch(msgspec.Struct):
     acked: list[tuple[str, int]] = []
     attempts: dict[tuple[str, int], int] = {}  # 0: forget
     letters: list[LetterPut | LettersReplay | LetterDrop] = []
+    leases: dict[tuple[str, int], Lease | None] = {}  # None: it has ended
+    gaps: list[tuple[str, Gap]] = []
+    detached: dict[str, bool] = {}
+    steps: list[Step] = []
     kept: dict[str, bytes] = {}
     trim_below: int | None = None
 
@@ -120,8 +171,9 @@ class Trimmed(msgspec.Struct):
 
 
 class Storage(Protocol):
-    def open(self, groups: dict[str, tuple[list[str], Literal["earliest", "latest"]]]) -> Recovered:
-        """Starts a boot. `groups`: topics and start of each declared group; a new one gets its floor here."""
+    def open(self, groups: dict[str, tuple[list[str], Literal["earliest", "latest"]]], at_ms: int) -> Recovered:
+        """Starts a boot. `groups`: topics and start of each declared group; a new one gets its floor here, and one
+        that retention passed while nobody held its floor gets the gap."""
 
     def commit(self, batch: WriteBatch) -> Trimmed | None:
         """Flushes; on the writer thread. The log's new extent if the batch trimmed it."""
@@ -138,7 +190,22 @@ class Storage(Protocol):
 
     def read_one(self, seq: int) -> StoredEvent: ...
 
-    def dead_letters(self, group: str, after: int, limit: int) -> list[DeadLetter]:
-        """Those not being replayed, with seq > after, in order."""
+    def dead_letters(self, group: str, subject: str | None, after: int, limit: int) -> list[DeadLetter]:
+        """Those not being replayed, of one subject or of all, with seq > after, in order."""
+
+    def find(self, event_id: str) -> StoredEvent | None:
+        """The newest event with this id that the log still has."""
+
+    def steps(self, seq: int) -> list[Step]:
+        """The failures of an event that are on disk, oldest first."""
+
+    def select(self, topics: list[str], first: int, last: int, subject: str | None) -> list[Place]:
+        """Where the events of these topics (of one subject, or of all) lie, in order."""
 
     def close(self) -> None: ...
+
+
+def gap_of_retention(floor: int, oldest: int, at_ms: int, *, detached: bool) -> Gap:
+    """What a group missed whose floor the log no longer reaches."""
+    why = "retention passed it while it was detached" if detached else "retention passed it while it was not declared"
+    return Gap(floor + 1, oldest - 1, why, at_ms)

@@ -23,27 +23,33 @@ from typing import Final, Literal, TypeVar
 import msgspec
 
 from .commands import Refusal
-from .errors import StorageFailedError, StorageLockedError
+from .errors import StorageFailedError, StorageFullError, StorageLockedError
 from .storage import (
     DeadLetter,
     DeadMark,
+    Gap,
     GroupRecord,
+    Lease,
     LetterDrop,
     LetterPut,
     LettersReplay,
+    Place,
     ProducerRecord,
     Recovered,
+    Step,
     StoredEvent,
     Trimmed,
     WriteBatch,
+    gap_of_retention,
 )
 
 _T = TypeVar("_T")
 APPLICATION_ID: Final = 0x41746F6C  # "Atol": another program's database is not touched
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 CHECKPOINT_BYTES: Final = 16_777_216
 ROW_BYTES: Final = 256  # what a row costs in the write-ahead log besides its body, roughly
 READ_ROWS_MAX: Final = 1024
+STEPS_KEPT: Final = 100_000  # of failures; a consumer in a crash loop must not fill the disk with its history
 
 SCHEMA: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
@@ -53,7 +59,7 @@ CREATE TABLE events (
 );
 CREATE TABLE topics (topic TEXT PRIMARY KEY, events INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE producers (producer TEXT PRIMARY KEY, mark INTEGER NOT NULL, last_id TEXT, refused BLOB NOT NULL);
-CREATE TABLE groups (name TEXT PRIMARY KEY, floor INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE groups (name TEXT PRIMARY KEY, floor INTEGER NOT NULL, detached INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
 CREATE TABLE acked (name TEXT, seq INTEGER, PRIMARY KEY (name, seq)) WITHOUT ROWID;
 CREATE TABLE attempts (name TEXT, seq INTEGER, attempt INTEGER NOT NULL, PRIMARY KEY (name, seq)) WITHOUT ROWID;
 CREATE TABLE letters (
@@ -63,6 +69,21 @@ CREATE TABLE letters (
 CREATE INDEX letters_by_key ON letters (name, subject);
 CREATE TABLE kept (kind TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 """
+# What version 2 has and version 1 had not.
+SCHEMA_ADDED: Final = """
+CREATE TABLE leases (
+  name TEXT, seq INTEGER, slot TEXT NOT NULL, fence INTEGER NOT NULL, PRIMARY KEY (name, seq)
+) WITHOUT ROWID;
+CREATE TABLE gaps (
+  name TEXT, first INTEGER, last INTEGER NOT NULL, why TEXT NOT NULL, at_ms INTEGER NOT NULL, PRIMARY KEY (name, first)
+) WITHOUT ROWID;
+CREATE TABLE steps (
+  id INTEGER PRIMARY KEY, n INTEGER NOT NULL, seq INTEGER NOT NULL, name TEXT NOT NULL, at_ms INTEGER NOT NULL,
+  what TEXT NOT NULL, attempt INTEGER NOT NULL, slot TEXT NOT NULL, fence INTEGER NOT NULL, text TEXT NOT NULL
+);
+CREATE INDEX steps_by_event ON steps (seq);
+"""
+UPGRADE_FROM_1: Final = "ALTER TABLE groups ADD COLUMN detached INTEGER NOT NULL DEFAULT 0;" + SCHEMA_ADDED
 _EVENT_COLUMNS: Final = "seq, topic, subject, event_id, producer, pseq, stored_ms, crc, body"
 _refusals: Final = msgspec.json.Decoder(list[Refusal])
 _letter: Final = msgspec.json.Decoder(DeadLetter)
@@ -86,30 +107,32 @@ class SqliteStorage:
         self._written = 0  # bytes, about, since the last checkpoint
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
+        self._searcher: sqlite3.Connection | None = None
 
-    def open(self, groups: dict[str, tuple[list[str], Literal["earliest", "latest"]]]) -> Recovered:
+    def open(self, groups: dict[str, tuple[list[str], Literal["earliest", "latest"]]], at_ms: int) -> Recovered:
         """Raises StorageLockedError if another broker holds the directory, or the database is not a broker's."""
         with _failing_loudly(f"can not open {self._path.name}"):
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._take_lock()
             self._writer = self._connect()
             self._prepare(self._writer)
-            self._reader = self._connect()
+            self._reader, self._searcher = self._connect(), self._connect()
             self._reader.execute("PRAGMA query_only=ON")
-            return self._recover(self._writer, groups)
+            self._searcher.execute("PRAGMA query_only=ON")
+            return self._recover(self._writer, groups, at_ms)
 
     def commit(self, batch: WriteBatch) -> Trimmed | None:
         connection = self._open_writer()
         with _failing_loudly("commit failed"):
-            connection.execute("BEGIN IMMEDIATE")
-            _insert_events(connection, batch.events)
-            _write_producers(connection, batch)
-            _write_groups(connection, batch)
-            for change in batch.letters:
-                _change_letter(connection, change)
-            trimmed = _trim(connection, batch.trim_below) if batch.trim_below is not None else None
-            connection.execute("COMMIT")
-        rows = len(batch.events) + len(batch.acked) + len(batch.attempts) + len(batch.letters)
+            try:
+                trimmed = _write(connection, batch)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                    raise
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise StorageFullError(f"the disk is full: {error}") from None
+        rows = len(batch.events) + len(batch.acked) + len(batch.attempts) + len(batch.letters) + len(batch.leases)
         self._written += rows * ROW_BYTES + sum(len(event.body) for event in batch.events)
         return trimmed
 
@@ -145,18 +168,43 @@ class SqliteStorage:
             raise StorageFailedError(f"event {seq} is not in the log")
         return events[0]
 
-    def dead_letters(self, group: str, after: int, limit: int) -> list[DeadLetter]:
-        sql = "SELECT letter FROM letters WHERE name=? AND seq>? AND replaying=0 ORDER BY seq LIMIT ?"
+    def dead_letters(self, group: str, subject: str | None, after: int, limit: int) -> list[DeadLetter]:
+        of_subject = "" if subject is None else " AND subject=?4"
+        sql = f"SELECT letter FROM letters WHERE name=?1 AND seq>?2 AND replaying=0{of_subject} ORDER BY seq LIMIT ?3"  # noqa: S608
+        values = (group, after, limit) if subject is None else (group, after, limit, subject)
         with _failing_loudly("read failed"):
-            rows = self._open_reader().execute(sql, (group, after, limit)).fetchall()
+            rows = self._open_reader().execute(sql, values).fetchall()
             return [_letter.decode(row[0]) for row in rows]
 
+    def find(self, event_id: str) -> StoredEvent | None:
+        """Reads the log from its end: an index over ids at random would cost every commit more than this costs."""
+        sql = f"SELECT {_EVENT_COLUMNS} FROM events WHERE event_id=? ORDER BY seq DESC LIMIT 1"  # noqa: S608 constant
+        with _failing_loudly("search failed"):
+            row = self._open_searcher().execute(sql, (event_id,)).fetchone()
+            return None if row is None else _checked(row)
+
+    def steps(self, seq: int) -> list[Step]:
+        sql = "SELECT n, seq, name, at_ms, what, attempt, slot, fence, text FROM steps WHERE seq=? ORDER BY id"
+        with _failing_loudly("search failed"):
+            return [Step(*row) for row in self._open_searcher().execute(sql, (seq,))]
+
+    def select(self, topics: list[str], first: int, last: int, subject: str | None) -> list[Place]:
+        places = ",".join("?" * len(topics))
+        of_subject = "" if subject is None else "AND subject=?"
+        sql = (
+            f"SELECT seq, topic, subject, event_id FROM events WHERE seq BETWEEN ? AND ? "  # noqa: S608 question marks
+            f"AND topic IN ({places}) {of_subject} ORDER BY seq"
+        )
+        values = (first, last, *topics) if subject is None else (first, last, *topics, subject)
+        with _failing_loudly("search failed"):
+            return [Place(*row) for row in self._open_searcher().execute(sql, values)]
+
     def close(self) -> None:
-        for connection in (self._reader, self._writer):
+        for connection in (self._searcher, self._reader, self._writer):
             if connection is not None:
                 with contextlib.suppress(sqlite3.Error):
                     connection.close()
-        self._reader = self._writer = None
+        self._searcher = self._reader = self._writer = None
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -176,21 +224,26 @@ class SqliteStorage:
         found = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if tables and (found, version) != (APPLICATION_ID, SCHEMA_VERSION):
+        if tables and (found != APPLICATION_ID or version not in (1, SCHEMA_VERSION)):
             raise StorageLockedError(f"{self._path.name} is not a broker's database of version {SCHEMA_VERSION}")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA wal_autocheckpoint=0")
         if not tables:
             connection.executescript(
-                f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id={APPLICATION_ID};"
+                f"BEGIN IMMEDIATE; {SCHEMA} {SCHEMA_ADDED} PRAGMA application_id={APPLICATION_ID};"
                 f"PRAGMA user_version={SCHEMA_VERSION}; COMMIT"
             )
             self._path.chmod(0o600)
             _sync_directory(self._directory)
+        elif version == 1:
+            connection.executescript(f"BEGIN IMMEDIATE; {UPGRADE_FROM_1} PRAGMA user_version=2; COMMIT")
 
     def _recover(
-        self, connection: sqlite3.Connection, groups: dict[str, tuple[list[str], Literal["earliest", "latest"]]]
+        self,
+        connection: sqlite3.Connection,
+        groups: dict[str, tuple[list[str], Literal["earliest", "latest"]]],
+        at_ms: int,
     ) -> Recovered:
         meta = dict(connection.execute("SELECT name, value FROM meta"))
         boot, log_id = meta.get("boot", 0) + 1, meta.get("log_id") or secrets.token_hex(8)
@@ -199,9 +252,7 @@ class SqliteStorage:
         connection.execute("BEGIN IMMEDIATE")
         _set_meta(connection, boot=boot, log_id=log_id, oldest=oldest, next_seq=next_seq)
         for name, (_, first) in groups.items():
-            start = oldest - 1 if first == "earliest" else next_seq - 1
-            sql = "INSERT INTO groups VALUES (?,?) ON CONFLICT DO UPDATE SET floor=max(floor, ?)"
-            connection.execute(sql, (name, start, oldest - 1))
+            _declare_group(connection, name, oldest - 1 if first == "earliest" else next_seq - 1, oldest, at_ms)
         connection.execute("COMMIT")
         return Recovered(
             boot=boot,
@@ -222,6 +273,39 @@ class SqliteStorage:
     def _open_reader(self) -> sqlite3.Connection:
         assert self._reader is not None, "the storage is not open"
         return self._reader
+
+    def _open_searcher(self) -> sqlite3.Connection:
+        assert self._searcher is not None, "the storage is not open"
+        return self._searcher
+
+
+def _write(connection: sqlite3.Connection, batch: WriteBatch) -> Trimmed | None:
+    """The whole batch as one transaction; on disk when this returns."""
+    connection.execute("BEGIN IMMEDIATE")
+    _insert_events(connection, batch.events)
+    _write_producers(connection, batch)
+    _write_groups(connection, batch)
+    _write_steps(connection, batch.steps)
+    for change in batch.letters:
+        _change_letter(connection, change)
+    trimmed = _trim(connection, batch.trim_below) if batch.trim_below is not None else None
+    connection.execute("COMMIT")
+    return trimmed
+
+
+def _declare_group(connection: sqlite3.Connection, name: str, start: int, oldest: int, at_ms: int) -> None:
+    """A new group starts where it was told to; one whose floor the log no longer reaches gets the gap."""
+    found = connection.execute("SELECT floor, detached FROM groups WHERE name=?", (name,)).fetchone()
+    if found is None:
+        connection.execute("INSERT INTO groups (name, floor) VALUES (?,?)", (name, max(start, oldest - 1)))
+    elif found[0] < oldest - 1:
+        _write_gap(connection, name, gap_of_retention(found[0], oldest, at_ms, detached=bool(found[1])))
+        connection.execute("UPDATE groups SET floor=? WHERE name=?", (oldest - 1, name))
+
+
+def _write_gap(connection: sqlite3.Connection, name: str, gap: Gap) -> None:
+    sql = "INSERT OR REPLACE INTO gaps VALUES (?,?,?,?,?)"
+    connection.execute(sql, (name, gap.first, gap.last, gap.why, gap.at_ms))
 
 
 def _crc(event: StoredEvent) -> int:
@@ -287,23 +371,41 @@ def _write_groups(connection: sqlite3.Connection, batch: WriteBatch) -> None:
     connection.executemany("INSERT OR REPLACE INTO attempts VALUES (?,?,?)", raised)
     forgotten = [key for key, attempt in batch.attempts.items() if not attempt]
     connection.executemany("DELETE FROM attempts WHERE name=? AND seq=?", forgotten)
+    connection.executemany("DELETE FROM leases WHERE name=? AND seq=?", list(batch.leases))
+    held = [(name, seq, lease.slot, lease.fence) for (name, seq), lease in batch.leases.items() if lease is not None]
+    connection.executemany("INSERT INTO leases VALUES (?,?,?,?)", held)
+    for name, gap in batch.gaps:
+        _write_gap(connection, name, gap)
+    detached = [(detached, name) for name, detached in batch.detached.items()]
+    connection.executemany("UPDATE groups SET detached=? WHERE name=?", detached)
+
+
+def _write_steps(connection: sqlite3.Connection, steps: list[Step]) -> None:
+    if not steps:
+        return
+    columns = "n, seq, name, at_ms, what, attempt, slot, fence, text"
+    rows = [(s.n, s.seq, s.group, s.at_ms, s.what, s.attempt, s.slot, s.fence, s.text) for s in steps]
+    connection.executemany(f"INSERT INTO steps ({columns}) VALUES (?,?,?,?,?,?,?,?,?)", rows)  # noqa: S608 constant
+    connection.execute("DELETE FROM steps WHERE id <= (SELECT max(id) FROM steps) - ?", (STEPS_KEPT,))
 
 
 def _change_letter(connection: sqlite3.Connection, change: LetterPut | LettersReplay | LetterDrop) -> None:
     if isinstance(change, LetterPut):
         letter = change.letter
-        row = (letter.group, letter.seq, letter.topic, letter.subject, msgspec.json.encode(letter))
-        connection.execute("INSERT OR REPLACE INTO letters VALUES (?,?,?,?,0,?)", row)
+        row = (letter.group, letter.seq, letter.topic, letter.subject, change.replaying, msgspec.json.encode(letter))
+        connection.execute("INSERT OR REPLACE INTO letters VALUES (?,?,?,?,?,?)", row)
     elif isinstance(change, LetterDrop):
         connection.execute("DELETE FROM letters WHERE name=? AND seq=?", (change.group, change.seq))
     else:
-        connection.execute("UPDATE letters SET replaying=1 WHERE name=? AND subject=?", (change.group, change.subject))
+        released = [(change.group, seq) for seq in change.seqs]
+        connection.executemany("UPDATE letters SET replaying=1 WHERE name=? AND seq=?", released)
 
 
 def _trim(connection: sqlite3.Connection, below: int) -> Trimmed:
     sql = "SELECT topic, count(*), sum(length(body)) FROM events WHERE seq<? GROUP BY topic"
     gone = connection.execute(sql, (below,)).fetchall()
     connection.execute("DELETE FROM events WHERE seq<?", (below,))
+    connection.execute("DELETE FROM steps WHERE seq<?", (below,))
     _count_topics(connection, Counter({topic: -count for topic, count, _ in gone}))
     _set_meta(connection, oldest=below)
     log_bytes = _add_meta(connection, "log_bytes", -sum(size for _, _, size in gone))
@@ -318,7 +420,7 @@ def _read_producers(connection: sqlite3.Connection) -> Iterator[tuple[str, Produ
 def _read_group(connection: sqlite3.Connection, name: str, topics: list[str], oldest: int) -> GroupRecord:
     """Letters of events that the log no longer has (their group was not declared for a while) are not replayable."""
     query: Callable[..., sqlite3.Cursor] = connection.execute
-    floor = query("SELECT floor FROM groups WHERE name=?", (name,)).fetchone()[0]
+    floor, detached = query("SELECT floor, detached FROM groups WHERE name=?", (name,)).fetchone()
     acked = {seq for (seq,) in query("SELECT seq FROM acked WHERE name=? AND seq>?", (name, floor))}
     attempts = dict(query("SELECT seq, attempt FROM attempts WHERE name=?", (name,)))
     sql = "SELECT seq, topic, subject, replaying FROM letters WHERE name=? AND seq>=? ORDER BY seq"
@@ -328,7 +430,11 @@ def _read_group(connection: sqlite3.Connection, name: str, topics: list[str], ol
     sql = f"SELECT count(*) FROM events WHERE seq>? AND topic IN ({places})"  # noqa: S608 question marks alone
     behind = query(sql, (floor, *topics)).fetchone()[0]
     done = len(acked | {mark.seq for mark in dead if mark.seq > floor})
-    return GroupRecord(floor, acked, attempts, dead, behind - done + sum(mark.replaying for mark in dead))
+    held = query("SELECT seq, slot, fence FROM leases WHERE name=?", (name,))
+    leases = {seq: Lease(slot, fence) for seq, slot, fence in held}
+    gaps = [Gap(*row) for row in query("SELECT first, last, why, at_ms FROM gaps WHERE name=? ORDER BY first", (name,))]
+    waiting = behind - done + sum(mark.replaying for mark in dead)
+    return GroupRecord(floor, acked, attempts, dead, waiting, leases, gaps, bool(detached))
 
 
 def _sync_directory(directory: Path) -> None:

@@ -28,6 +28,7 @@ import zmq
 from . import mesh as mesh_module
 from .clock import TURN_SECONDS_MAX, Clock
 from .core import Core
+from .errors import StorageFullError
 from .mesh import Mesh
 from .storage import Storage
 from .storage_memory import MemoryStorage
@@ -171,6 +172,7 @@ class MemoryBroker:
             more = self._flush() or more
             if not self.hold_commits:
                 more = self.commit() or more
+            more = self._search() or more
 
     def _flush(self) -> bool:
         out = self.core.take_out()
@@ -187,8 +189,19 @@ class MemoryBroker:
         commit = self.core.take_commit()
         if commit is None:
             return False
-        self.core.committed(commit, self.storage.commit(commit.batch))
+        try:
+            trimmed = self.storage.commit(commit.batch)
+        except StorageFullError:
+            self.core.disk_full(commit)
+        else:
+            self.core.committed(commit, trimmed)
         return True
+
+    def _search(self) -> bool:
+        lookups = self.core.take_lookups()
+        for lookup in lookups:
+            self.core.answered(lookup, lookup.ask())
+        return bool(lookups)
 
     def release(self) -> None:
         """Ends `hold_commits`, and catches up."""
