@@ -32,6 +32,8 @@ put = ["keys", "revocations"]
 watch = ["registry", "keys", "revocations"]
 [grant.control]
 watch = ["registry"]
+publish = ["shop.*"]
+tap = ["*"]
 admin = true
 [group_defaults]
 lease_seconds = 10
@@ -202,10 +204,17 @@ class Operator(Client):
     def ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
         self.say("PING")
         answers = self.say("ADMIN", request="r", verb=verb, **arguments)
-        if not answers:  # dlq.* are answered after the next commit
+        if not answers:  # some are answered after the next commit
             self.broker.advance(0.1)
             answers = self.heard()
         return answers[-1]
+
+    def steps(self, event_id: str, group: str = "bank") -> list[str]:
+        """What happened to an event in a group, in order."""
+        return [step["what"] for step in self.ask("why", event_id=event_id)["steps"] if step["group"] == group]
+
+    def alarm_names(self) -> set[str]:
+        return {alarm["name"] for alarm in self.ask("alarms")["alarms"]}
 
     def group(self, name: str = "bank") -> dict[str, Any]:
         found: dict[str, Any] = self.ask("groups")["groups"][name]

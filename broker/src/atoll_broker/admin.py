@@ -221,10 +221,11 @@ def _detach(core: Core, command: Admin, _: str, tell: Tell, __: Refuse) -> None:
     if group.members:
         slots = sorted(member.slot for member in group.members.values())
         raise WireError("VERB", f"{group.name} has members ({', '.join(slots)}): stop them first", "group")
+    result: Result = {"floor": group.floor, "waiting": group.lag}
     if not group.detached:
         group.detach(command.by)
         core.look_again()
-    core.after_commit(lambda: tell({"floor": group.floor, "waiting": group.lag}))
+    core.after_commit(lambda: tell(result))
 
 
 def _publish(core: Core, command: Admin, identity: str, tell: Tell, refuse: Refuse) -> None:

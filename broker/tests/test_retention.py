@@ -1,0 +1,67 @@
+"""How much of the handled past is kept: by age and by count, as by bytes, and never what is still to be handled."""
+
+from __future__ import annotations
+
+from bus_helpers import MESH, Client, Consumer, Shop, event
+
+from atoll_broker.storage import Storage
+from atoll_broker.testing import MemoryBroker
+
+
+def handled(broker: MemoryBroker, shop: Shop, members: tuple[Consumer, ...], first: int, last: int) -> None:
+    for n in range(first, last + 1):
+        shop.publish(event(n, f"o-{n}"))
+        for member in members:
+            member.ack(*member.take())
+
+
+def pass_on(broker: MemoryBroker, seconds: float, *clients: Client) -> None:
+    while seconds > 0:
+        broker.advance(0.5)
+        seconds -= 0.5
+        for client in clients:
+            client.peer.say("PING")
+
+
+def test_no_more_events_than_so_many(storage: Storage) -> None:
+    broker = MemoryBroker(MESH + "log_events_kept = 10\n", storage=storage)
+    shop, members = Shop(broker), (Consumer(broker), Consumer(broker, "mail"))
+    handled(broker, shop, members, 1, 50)
+    pass_on(broker, 3, shop, *members)
+    assert (broker.core.log.oldest, broker.core.log.last) == (41, 50)
+
+
+def test_no_longer_than_so_long(storage: Storage) -> None:
+    broker = MemoryBroker(MESH + "log_seconds_kept = 20\n", storage=storage)
+    shop, members = Shop(broker), (Consumer(broker), Consumer(broker, "mail"))
+    handled(broker, shop, members, 1, 5)
+    pass_on(broker, 10, shop, *members)
+    handled(broker, shop, members, 6, 9)
+    pass_on(broker, 5, shop, *members)
+    assert broker.core.log.oldest == 1
+    pass_on(broker, 8, shop, *members)
+    assert broker.core.log.oldest == 6
+    pass_on(broker, 10, shop, *members)
+    assert (broker.core.log.oldest, broker.core.log.last) == (10, 9)
+    handled(broker, shop, members, 10, 10)
+    assert broker.core.log.last == 10
+
+
+def test_never_what_a_group_has_still_to_handle(storage: Storage) -> None:
+    broker = MemoryBroker(MESH + "log_events_kept = 10\nlog_seconds_kept = 1\n", storage=storage)
+    shop, bank, mail = Shop(broker), Consumer(broker), Consumer(broker, "mail", credit=0)
+    handled(broker, shop, (bank,), 1, 50)
+    pass_on(broker, 5, shop, bank, mail)
+    assert broker.core.log.oldest == 1
+
+
+def test_never_a_dead_letter_that_may_be_replayed(storage: Storage) -> None:
+    broker = MemoryBroker(MESH + "log_events_kept = 1\n", storage=storage)
+    shop, members = Shop(broker), (Consumer(broker), Consumer(broker, "mail"))
+    handled(broker, shop, members, 1, 3)
+    shop.publish(event(4, "o-4"))
+    members[0].term(*members[0].take(), reason="no")
+    members[1].ack(*members[1].take())
+    handled(broker, shop, members, 5, 9)
+    pass_on(broker, 3, shop, *members)
+    assert broker.core.log.oldest == 4
