@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
+import npm
 from browser import axe, bringing
 
 _CLEAN = """<!doctype html><html lang="en"><head><title>Clean</title></head>
@@ -31,7 +32,7 @@ def test_a_clean_page_is_called_clean(browser: Browser, axe_source: str) -> None
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(bringing, "_TOOLS", tmp_path)
+    monkeypatch.setattr(npm, "_TOOLS", tmp_path)
     with pytest.raises(bringing.AbsentError, match="axe-core: there is no npm"):
         bringing.axe_core()
     monkeypatch.setattr(bringing, "_playwrights_own", lambda: tmp_path / "none")
