@@ -1,8 +1,15 @@
-"""Consumer ⊆ publisher, for every topic: what a consumer reads, its publisher promises, at least as strictly."""
+"""Contracts of the whole shop: consumer ⊆ publisher by `./atoll contracts check`, one owner a topic, valid documents.
+
+The rules themselves, each with what breaks it, are tested in ops/tests; here the command is held to the real files.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,7 +18,9 @@ import jsonschema_rs
 import pytest
 import yaml
 
-from fleet import REPOSITORY
+import npm
+from fleet import LAUNCHER, REPOSITORY
+from left_out import leave_out
 from topology import GROUPS, PREFIXES, SERVICES, TOPICS
 
 
@@ -20,9 +29,6 @@ def schemas(service: str, kind: str) -> dict[str, dict[str, Any]]:
     folder = REPOSITORY / "services" / service / "contract" / kind
     suffix = ".schema.json"
     return {path.name.removesuffix(suffix): json.loads(path.read_text()) for path in sorted(folder.glob(f"*{suffix}"))}
-
-
-CONSUMED = [(consumer, topic) for consumer, topics in GROUPS.items() for topic in sorted(topics)]
 
 
 def test_every_topic_has_one_publisher_who_owns_its_schema() -> None:
@@ -42,67 +48,81 @@ def test_every_schema_is_a_valid_schema(service: str) -> None:
         assert schema.get("type") == "object" or "$ref" in schema, topic
 
 
-@pytest.mark.parametrize(("consumer", "topic"), CONSUMED)
-def test_a_consumer_reads_nothing_that_its_publisher_does_not_promise(consumer: str, topic: str) -> None:
-    wanted = schemas(consumer, "consumes")[topic]
-    promised = schemas(TOPICS[topic], "publishes")[topic]
-    problems = list(beyond(wanted, promised, wanted, promised, "data"))
-    assert not problems, f"{consumer} consumes {topic}: {problems}"
+def check(root: Path, *words: str) -> tuple[int, str]:
+    """`./atoll contracts check`, of the repository in `root`; its exit code, and all that it said."""
+    python = REPOSITORY / ".atoll" / "env" / "ops" / "bin" / "python"
+    done = subprocess.run(
+        [str(python), "-P", "-m", "atoll_ops", "contracts", "check", *words], text=True, check=False, timeout=60,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | {"ATOLL_ROOT": str(root)},
+    )  # fmt: skip
+    return done.returncode, done.stdout
 
 
-def beyond(wanted: Any, promised: Any, wanted_root: Any, promised_root: Any, at: str) -> Any:
-    """What `wanted` reads that `promised` does not promise, as texts; empty when consumer ⊆ publisher."""
-    wanted, promised = resolve(wanted, wanted_root), resolve(promised, promised_root)
-    kinds = types_of(promised) - types_of(wanted)
-    if kinds:
-        yield f"{at}: the publisher may send {sorted(kinds)}, the consumer takes {sorted(types_of(wanted))}"
-    for name, inner in wanted.get("properties", {}).items():
-        if name not in promised.get("properties", {}):
-            yield f"{at}.{name}: the publisher has no such field"
-            continue
-        if name in wanted.get("required", []) and name not in promised.get("required", []):
-            yield f"{at}.{name}: the consumer requires it, the publisher may leave it out"
-        yield from beyond(inner, promised["properties"][name], wanted_root, promised_root, f"{at}.{name}")
-    if "items" in wanted and "items" in promised:
-        yield from beyond(wanted["items"], promised["items"], wanted_root, promised_root, f"{at}[]")
-    if "enum" in wanted:
-        extra = set(promised.get("enum", ["anything"])) - set(wanted["enum"])
-        if extra:
-            yield f"{at}: the publisher may send {sorted(extra)}, the consumer knows {wanted['enum']}"
+def test_a_consumer_reads_nothing_that_its_publisher_does_not_promise() -> None:
+    code, said = check(REPOSITORY, "--json")
+    report = json.loads(said)
+    assert code == 0, report["breaks"]
+    consumed = sum(len(topics) for topics in GROUPS.values())
+    assert report["counts"] == {"parts": len(SERVICES), "publishes": len(TOPICS), "consumes": consumed}
 
 
-def resolve(schema: Any, root: Any) -> Any:
-    """Follow `$ref` within one document."""
-    while "$ref" in schema:
-        found = root
-        for step in schema["$ref"].removeprefix("#/").split("/"):
-            found = found[step]
-        schema = found
-    return schema
+def _less(schema: dict[str, Any]) -> None:
+    """A required field may be left out from now on."""
+    schema["required"].remove("total")
 
 
-def types_of(schema: Any) -> set[str]:
-    """The JSON types that a schema lets pass (empty: says nothing)."""
-    if "anyOf" in schema:
-        return set().union(*(types_of(option) for option in schema["anyOf"]))
-    named = schema.get("type", [])
-    kinds = {named} if isinstance(named, str) else set(named)
-    return kinds | {"number", "integer"} if "number" in kinds else kinds
+def _gone(schema: dict[str, Any]) -> None:
+    """A field is not sent any more."""
+    schema["required"].remove("total")
+    del schema["properties"]["total"]
 
 
-@pytest.mark.parametrize(
-    ("wanted", "promised"),
-    [
-        ({"properties": {"a": {"type": "string"}}}, {"properties": {}}),
-        ({"properties": {"a": {}}, "required": ["a"]}, {"properties": {"a": {}}}),
-        ({"properties": {"a": {"type": "string"}}}, {"properties": {"a": {"type": ["string", "null"]}}}),
-        ({"properties": {"a": {"enum": ["x"]}}}, {"properties": {"a": {"enum": ["x", "y"]}}}),
-    ],
-    ids=["unknown field", "optional field required", "null not taken", "unknown value"],
-)
-def test_the_rule_itself_finds_what_breaks_it(wanted: dict[str, Any], promised: dict[str, Any]) -> None:
-    whole = {"type": "object", **wanted}, {"type": "object", **promised}
-    assert list(beyond(*whole, *whole, "data"))
+def _nothing_rather(schema: dict[str, Any]) -> None:
+    """A field may be null from now on."""
+    schema["properties"]["total"] = {"anyOf": [schema["properties"]["total"], {"type": "null"}]}
+
+
+@pytest.mark.parametrize(("plant", "rule"), [(_less, "required"), (_gone, "field"), (_nothing_rather, "type")])
+def test_the_check_finds_what_is_planted_in_a_copy_of_the_shop(
+    tmp_path: Path, plant: Callable[[dict[str, Any]], None], rule: str
+) -> None:
+    for service in SERVICES:
+        shutil.copytree(REPOSITORY / "services" / service / "contract", tmp_path / "services" / service / "contract")
+    assert check(tmp_path)[0] == 0
+    path = tmp_path / "services/orders/contract/publishes/orders.order.placed.v1.schema.json"
+    schema = json.loads(path.read_text())
+    plant(schema)
+    path.write_text(json.dumps(schema))
+    code, said = check(tmp_path)
+    assert code == 1
+    readers = [line for line in said.splitlines() if line.endswith(f"[{rule}]")]
+    assert [line.partition(": ")[0] for line in readers] == [
+        "services/payments/contract/consumes/orders.order.placed.v1.schema.json"
+    ]
+
+
+def test_the_system_is_a_valid_asyncapi_document_with_every_topic_and_everybody_who_speaks_or_listens() -> None:
+    made = subprocess.run([str(LAUNCHER), "asyncapi"], check=True, capture_output=True, timeout=180)
+    document = json.loads(made.stdout)
+    validator = jsonschema_rs.validator_for(asyncapi_schema())
+    assert [f"{list(error.instance_path)}: {error.message}" for error in validator.iter_errors(document)] == []
+    assert set(document["channels"]) == set(TOPICS)
+    sends = {f"{owner}.send.{topic}" for topic, owner in TOPICS.items()}
+    receives = {f"{group}.receive.{topic}" for group, topics in GROUPS.items() for topic in topics}
+    assert set(document["operations"]) == sends | receives
+    document["operations"][min(sends)]["action"] = "shout"
+    assert not validator.is_valid(document), "the schema finds nothing"
+
+
+def asyncapi_schema() -> dict[str, Any]:
+    """AsyncAPI's own JSON Schema of its documents, version 3.0.0."""
+    try:
+        modules = npm.installed("asyncapi", Path(__file__).resolve().parent)
+    except npm.AbsentError as absent:
+        leave_out(str(absent))
+    path = modules / "@asyncapi" / "specs" / "schemas" / "3.0.0-without-$id.json"
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -30,8 +30,10 @@ app = App(
 )
 group = App(name="group", help="Consumer groups on the bus.")
 dlq = App(name="dlq", help="Dead letters: events that a group gave up on.")
+contracts = App(name="contracts", help="What parts have promised one another about events.")
 app.command(group)
 app.command(dlq)
+app.command(contracts)
 
 StateOption = Annotated[
     Path | None, Parameter(name="--state", help="State directory; default .atoll in the repository.")
@@ -330,6 +332,44 @@ def dlq_replay(
     answer = _bus(state, "POST", "/ops/dlq/replay", {"group": group, "subject": subject, "reason": reason})
     print(json.dumps(answer))
     return 0
+
+
+# ---- contracts ---------------------------------------------------------------------------------------------------
+
+
+@contracts.command(name="check")
+def contracts_check(
+    *,
+    span: Annotated[str, Parameter(name="--range")] = "",
+    running: Annotated[bool, Parameter(name="--running", negative="")] = False,
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    state: StateOption = None,
+) -> int:
+    """Does every consumer's copy fit its publisher's schema? Exits 1 if not. (Rules: docs/how-to/look-into-the-bus.md.)
+
+    Args:
+        span: Two commits, A..B (A.. for A and the files as they are): were there additions alone?
+        running: And do the live sessions announce what the files say?
+        as_json: Everything as JSON.
+    """
+    from atoll_ops.contracts import verb
+
+    _host_only("./atoll contracts check, in the repository")
+    ask = (lambda: list(_bus(state, "GET", "/ops/contracts")["contracts"])) if running else None
+    return verb.run(root(), span, ask, as_json=as_json)
+
+
+@app.command
+def asyncapi(*, output: Path | None = None, mesh: MeshOption = None) -> int:
+    """The whole system's events as one AsyncAPI 3.0 document (JSON): topics, schemas, who sends and who receives.
+
+    Args:
+        output: Into this file; default: standard output.
+    """
+    from atoll_ops.contracts import asyncapi as document
+
+    _host_only("./atoll asyncapi, in the repository")
+    return document.write(root(), page_of(mesh), output)
 
 
 # ---- accounts, through auth's own administration ------------------------------------------------------------------
