@@ -22,6 +22,7 @@ CLIENT = {
     "NACK": wire.Nack,
     "TERM": wire.Term,
     "WIP": wire.Wip,
+    "TAP": wire.Tap,
     "WATCH": wire.Watch,
     "PUT": wire.Put,
     "ADMIN": wire.Admin,

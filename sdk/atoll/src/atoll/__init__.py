@@ -30,6 +30,7 @@ from ._errors import (
 from ._events import Event, SubscriptionTable
 from ._options import Options
 from ._session import Session
+from ._tap import Missed, Tap, Tapped
 
 __all__ = [
     "AtollError",
@@ -42,6 +43,7 @@ __all__ = [
     "EventTooLargeError",
     "FatalError",
     "MigrationError",
+    "Missed",
     "Options",
     "OverloadedError",
     "PortTakenError",
@@ -51,6 +53,8 @@ __all__ = [
     "Session",
     "StorageError",
     "SubscriptionTable",
+    "Tap",
+    "Tapped",
     "Transaction",
     "UndeclaredTopicError",
     "logs",

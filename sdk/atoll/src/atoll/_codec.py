@@ -127,7 +127,18 @@ class Put(Outgoing, frozen=True):
     request: str | None = None
 
 
+class Tap(Outgoing, frozen=True):
+    """An ephemeral subscription; without topics its end."""
+
+    command = b"A1TAP"
+    tap: str
+    topics: Sequence[str]
+    after: int | None = None
+
+
 class Admin(Outgoing, frozen=True, omit_defaults=True):
+    """An operator's request: of the arguments those that its verb takes."""
+
     command = b"A1ADMIN"
     request: str
     verb: str
@@ -135,6 +146,15 @@ class Admin(Outgoing, frozen=True, omit_defaults=True):
     subject: str | None = None
     after: int = 0
     limit: int = 100
+    seq: int | None = None
+    first: int | None = None
+    last: int | None = None
+    event_id: str | None = None
+    id: str | None = None
+    dry_run: bool = False
+    by: str = ""
+    event: Any = None
+    fault: Any = None
 
 
 class Ping(Outgoing, frozen=True):
@@ -239,7 +259,23 @@ class SubOk(Incoming, frozen=True):
 class Msg(Incoming, frozen=True):
     group: str
     messages: list[tuple[int, int, int, int]]
-    """(seq, attempt, lease in ms, fence), in the order of the batch."""
+    """(seq, attempt, lease in ms, fence), in the order of the batch; of a tap (seq, 0, 0, 0)."""
+    lost: int = 0
+    """Of a tap: how many events were dropped before these."""
+
+
+class GapSaid(msgspec.Struct, frozen=True):
+    """What will never come: the events of these seqs."""
+
+    first: int
+    last: int
+    why: str = ""
+    at_ms: int = 0
+
+
+class Gap(Incoming, frozen=True):
+    group: str
+    gaps: list[GapSaid]
 
 
 class Stale(Incoming, frozen=True):
@@ -297,6 +333,7 @@ _TYPES: dict[bytes, type[Incoming]] = {
     b"A1PUBNACK": PubNack,
     b"A1SUBOK": SubOk,
     b"A1MSG": Msg,
+    b"A1GAP": Gap,
     b"A1STALE": Stale,
     b"A1STATE": State,
     b"A1PONG": Pong,
@@ -323,6 +360,17 @@ def decode(frames: Sequence[bytes]) -> Incoming | None:
         return None if decoder is None else decoder.decode(header)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise WireError(f"{command.decode(errors='replace')}: {error}") from None
+
+
+def decode_raw(frames: Sequence[bytes], count: int) -> list[bytes]:
+    """The events of a tap's MSG as they were published. Raises WireError unless there are `count` of them."""
+    try:
+        events = [bytes(one) for one in _BATCH.decode(frames[2])] if len(frames) == 3 else []
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise WireError(f"MSG: {error}") from None
+    if len(events) != count:
+        raise WireError(f"MSG: {len(events)} events for {count} deliveries")
+    return events
 
 
 def decode_batch(frames: Sequence[bytes], count: int) -> list[tuple[Arrival, int]]:

@@ -15,7 +15,7 @@ import asyncio
 import itertools
 import random
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -24,6 +24,7 @@ import structlog
 from . import _codec as wire
 from ._errors import AtollError, BusRefusedError, BusUnavailableError
 from ._options import Options
+from ._tap import Tap, Taps
 from ._transport import Connector, CurveKeys, Transport, ZmqConnector
 
 HELLO_SECONDS = 2.0
@@ -107,7 +108,8 @@ class Session:
         self._up = asyncio.Event()
         self._previous: str | None = None
         self._process = str(uuid.uuid4())
-        self._parts: list[Part] = []
+        self._taps = Taps()
+        self._parts: list[Part] = [self._taps]
         self._watchers: dict[str, list[Watcher]] = {}
         self._values: dict[str, wire.State] = {}
         self._requests: dict[str, asyncio.Future[dict[str, Any]]] = {}
@@ -150,9 +152,22 @@ class Session:
     async def admin(self, verb: str, **args: Any) -> dict[str, Any]:
         """An operator's request, such as `admin("dlq.replay", group="orders", subject="o-1")`; needs the admin grant.
 
-        Arguments: group, subject, after, limit. Raises BusUnavailableError (the outcome is unknown) or BusRefusedError.
+        Verbs and their arguments: `broker/spec/wire-1.md` §9. Raises BusUnavailableError (the outcome is unknown) or
+        BusRefusedError.
         """
         return await self._request(lambda request: wire.Admin(request, verb, **args))
+
+    def tap(self, topics: Sequence[str], after: int | None = None) -> Tap:
+        """Looks at events as they are committed, without being a consumer; needs the tap grant.
+
+            async with session.tap(["orders.*"]) as tap:
+                async for seen in tap:              # Tapped(seq, event) | Missed(events, why)
+
+        With `after`, those that are kept with a seq above it come first. Nothing waits for a tap: what it does not take
+        in time it loses, and is told so. It outlives the session: the next one goes on after the last seq that came.
+        Raises OverloadedError above eight at a time; its iteration BusRefusedError.
+        """
+        return self._taps.open(topics, after)
 
     async def wait_up(self, timeout_seconds: float) -> None:
         """Waits for a session; raises BusUnavailableError saying why there is none yet."""
