@@ -33,17 +33,10 @@ def test_valid_vector_decodes_to_its_command(path: Path) -> None:
     if vector["direction"] == "client":
         header, payload = codec.decode(frames)
         assert commands.CLIENT_COMMANDS[vector["decoded"]["command"].encode()] is type(header)
-        assert said(header, vector["decoded"]["header"]) == vector["decoded"]["header"]
+        assert json.loads(msgspec.json.encode(header)) == vector["decoded"]["header"]
         if payload is not None:
             batch = codec.decode_batch(payload, 128, 1 << 20)
             assert [json.loads(bytes(event)) for event in batch] == vector["decoded"]["events"]
-
-
-def said(header: commands.Header, expected: dict[str, Any]) -> dict[str, Any]:
-    """The header without the fields that a vector older than they are does not name, if they have their defaults."""
-    fields = {field.name: field.default for field in msgspec.structs.fields(header)}
-    later = {name for name, value in fields.items() if name not in expected and getattr(header, name) == value}
-    return {name: value for name, value in json.loads(msgspec.json.encode(header)).items() if name not in later}
 
 
 @pytest.mark.parametrize("path", [p for p in VALID if p.stem.startswith("broker-")], ids=lambda path: path.stem)

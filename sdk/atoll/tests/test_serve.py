@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from rigs import MESH, PLACED, SCHEMA
+from scripted import until
 
 from atoll_broker.testing import RealBroker
 
@@ -223,6 +224,12 @@ def collector() -> Iterator[tuple[str, list[Any]]]:
     server.server_close()
 
 
+def _of_trace(spans: list[Any]) -> dict[str, Any]:
+    """(service, span) by the span's name."""
+    mine = [(service, span) for service, span in spans if span.trace_id.hex() == "4bf92f3577b34da6a3ce929d0e0e4736"]
+    return {span.name: (service, span) for service, span in mine}
+
+
 async def test_one_trace_from_the_request_to_the_handler(
     tmp_path: Path, broker: RealBroker, collector: tuple[str, list[Any]]
 ) -> None:
@@ -235,15 +242,14 @@ async def test_one_trace_from_the_request_to_the_handler(
     ):
         await asyncio.to_thread(orders.call, "/orders/notes", {"text": "a"}, traceparent=parent)
         await payments.until("/notes", lambda body: body["texts"] == ["a"])
+        names = {"POST /orders/notes", f"publish {PLACED}", f"relay {PLACED}", f"process {PLACED}"}
+        # Not left to the end: a shutdown gives a slow export two seconds, and on a busy machine that is not enough.
+        await until("the spans of the trace", lambda: names <= _of_trace(spans).keys(), seconds=30)
         for process in (orders, payments):
             assert process.process is not None
             process.process.terminate()
             assert await process.exit_code() == 0
-    trace = {
-        span.name: (service, span)
-        for service, span in spans
-        if span.trace_id.hex() == "4bf92f3577b34da6a3ce929d0e0e4736"
-    }
+    trace = _of_trace(spans)
     server, produced = trace["POST /orders/notes"][1], trace[f"publish {PLACED}"][1]
     relayed, processed = trace[f"relay {PLACED}"][1], trace[f"process {PLACED}"][1]
     assert trace[f"process {PLACED}"][0] == "payments"

@@ -182,6 +182,21 @@ async def test_leases_are_extended_while_a_handler_takes_long(
     await asyncio.wait([task])
 
 
+async def test_what_will_never_come_is_counted_once_however_often_it_is_said(
+    options: atoll.Options, broker: ScriptedBroker, database: atoll.Database
+) -> None:
+    consumer = Consumer("orders", atoll.SubscriptionTable(), database)
+    session = atoll.Session(options, connector=broker)
+    session.add(consumer)
+    async with session:
+        await until("a session", lambda: session.state == "up")
+        gap = {"first": 5, "last": 9, "why": "retention passed it while it was detached by amy", "at_ms": 1}
+        for gaps in ([gap], [gap], [{**gap, "last": 11}]):
+            broker.say("GAP", group="orders", gaps=gaps)
+        broker.say("GAP", group="sales", gaps=[{**gap, "first": 1}])
+        await until("the gap", lambda: consumer.gaps == {5: 11})
+
+
 async def test_a_topic_has_one_handler_and_it_is_synchronous() -> None:
     from scripted import Notes
 

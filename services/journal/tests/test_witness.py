@@ -88,6 +88,20 @@ def test_an_integer_of_any_length_is_kept(broker: Broker, tmp_path: Path) -> Non
     assert reading.verify(tmp_path) == 0
 
 
+def test_a_record_that_is_not_whole_says_so(broker: Broker, tmp_path: Path) -> None:
+    gap = {"first": 5, "last": 9, "why": "retention passed it while it was detached by amy", "at_ms": 1}
+    with running(settings_for(broker, tmp_path)) as it:
+        until("credit", lambda: broker.said("CREDIT"))
+        broker.say(frames("GAP", group="journal", gaps=[gap]))
+        assert it.witness is not None
+        witness = it.witness
+        until("the gap", lambda: witness.gaps == {5: (9, gap["why"])})
+        assert witness.degraded == [
+            "bus: the record has gaps that nothing will fill: seq 5 to 9 "
+            "(retention passed it while it was detached by amy)"
+        ]
+
+
 def test_it_pings_every_heartbeat(broker: Broker, tmp_path: Path) -> None:
     with running(settings_for(broker, tmp_path)):
         until("pings", lambda: len(broker.said("PING")) >= 4, seconds=5)

@@ -72,6 +72,8 @@ class Consumer:
         self.counters = ConsumerCounters()
         for topic in table.topics:
             self.counters.seconds[topic] = Histogram()
+        self.gaps: dict[int, int] = {}
+        """What this group will never get: first seq → last seq of the broker's log."""
         self.refused: str | None = None
         """Why the broker refused the subscription."""
 
@@ -111,7 +113,7 @@ class Consumer:
             link.send(wire.Sub(self._group, self._table.topics, IN_FLIGHT_EVENTS_MAX))
 
     def received(self, message: wire.Incoming, frames: list[bytes]) -> None:
-        """SUBOK, MSG, STALE, and ERR about the group."""
+        """SUBOK, MSG, STALE, GAP, and ERR about the group."""
         match message:
             case wire.SubOk(group=self._group):
                 self._subscribed(message)
@@ -119,8 +121,17 @@ class Consumer:
                 self._arrived(message, frames)
             case wire.Stale(group=self._group):
                 self.counters.stale += len(message.messages)
+            case wire.Gap(group=self._group):
+                self._note_gaps(message.gaps)
             case wire.Err(code="GROUP" | "ACL"):
                 self.refused = f"{message.code}: {message.text}"
+
+    def _note_gaps(self, gaps: Sequence[wire.GapSaid]) -> None:
+        """The broker says them again at each SUB, and one may have grown meanwhile."""
+        for gap in gaps:
+            if self.gaps.get(gap.first) != gap.last:
+                self.gaps[gap.first] = gap.last
+                _log.error("events will never come", first=gap.first, last=gap.last, why=gap.why, alarm=True)
 
     def lost(self) -> None:
         """Forgets what was delivered: its leases died with the session, and it comes again."""

@@ -140,6 +140,10 @@ class Shape:
 
 NAME = text(1, 64)
 TOPIC = form(rf"{_SEGMENT}(\.{_SEGMENT}){{1,6}}\.v[1-9][0-9]{{0,2}}", "a topic such as orders.order.placed.v1", 200)
+PATTERN = form(
+    rf"({_SEGMENT}\.){{0,7}}\*|{_SEGMENT}(\.{_SEGMENT}){{1,6}}\.v[1-9][0-9]{{0,2}}", "a pattern such as orders.*", 200
+)
+TAP = form(r"~[a-z0-9-]{1,31}", "a tap's name such as ~look")
 SLOT = form(rf"{_IDENTITY}/[0-9]{{1,4}}", "a slot such as orders/1")
 PRODUCER = form(rf"{_IDENTITY}/[A-Za-z0-9-]{{1,64}}", "a producer such as orders/<uuid>")
 PREFIX = form(rf"(/{_WORD}){{1,4}}", "a prefix such as /orders")
@@ -175,6 +179,7 @@ TO_BROKER: Mapping[str, Shape] = {
     "NACK": Shape(group=NAME, messages=SEQ_FENCE, delay_ms=(maybe(MILLISECONDS), None), error=(text(), "")),
     "TERM": Shape(group=NAME, messages=SEQ_FENCE, reason=(text(), ""), error=(text(), "")),
     "WIP": Shape(group=NAME, messages=SEQ_FENCE),
+    "TAP": Shape(tap=TAP, topics=many(PATTERN, 64), after=(maybe(integer()), None)),
     "WATCH": Shape(kind=one_of("registry", "keys", "revocations")),
     "PUT": Shape(kind=one_of("keys", "revocations"), value=anything, request=(maybe(NAME), None)),
     "ADMIN": Shape(
@@ -184,6 +189,15 @@ TO_BROKER: Mapping[str, Shape] = {
         subject=(maybe(text(1, 256)), None),
         after=(integer(), 0),
         limit=(integer(1, 1000), 100),
+        seq=(maybe(integer()), None),
+        first=(maybe(integer()), None),
+        last=(maybe(integer()), None),
+        event_id=(maybe(text(1, 128)), None),
+        id=(maybe(NAME), None),
+        dry_run=(boolean, False),
+        by=(text(0, 256), ""),
+        event=(anything, None),
+        fault=(anything, None),
     ),
     "PING": Shape(
         lag_ms=(number, 0),
@@ -209,8 +223,10 @@ TO_CLIENT: Mapping[str, Shape | Check] = {
         credit=WINDOW,
     ),
     "PUBACK": Shape(producer=PRODUCER, upto=integer(), refused=many(REFUSAL, EXACT_MAX), credit=WINDOW),
-    "SUBOK": Shape(group=NAME, lease_ms=integer(1)),
-    "MSG": Shape(group=NAME, messages=many(several(integer(), integer(1), integer(), integer()), EXACT_MAX, least=1)),
+    "SUBOK": Shape(group=NAME, lease_ms=integer()),
+    "GAP": Shape(
+        group=NAME, gaps=many(Shape(first=integer(), last=integer(), why=_LONG, at_ms=integer()), EXACT_MAX, least=1)
+    ),
     "STALE": Shape(group=NAME, messages=many(several(integer(), integer()), EXACT_MAX)),
     "STATE": Shape(kind=NAME, version=several(integer(), integer()), settled=boolean, state=anything),
     "PONG": Shape(),
@@ -221,6 +237,11 @@ TO_CLIENT: Mapping[str, Shape | Check] = {
 _BUSY = Shape(producer=PRODUCER, code=one_of("BUSY"), retry_after_ms=integer())
 _EXPECTED = Shape(producer=PRODUCER, code=one_of("EXPECTED"), expected=integer())
 _RESULT = Shape(request=maybe(NAME))
+_MSG = Shape(group=NAME, messages=many(several(integer(), integer(1), integer(), integer()), EXACT_MAX, least=1))
+_ZERO = integer(0, 0)
+_TAPPED = Shape(
+    group=TAP, messages=many(several(integer(), _ZERO, _ZERO, _ZERO), EXACT_MAX, least=1), lost=(integer(), 0)
+)
 
 
 def pubnack(value: Any, path: str) -> dict[str, Any]:
@@ -233,4 +254,9 @@ def result(value: Any, path: str) -> dict[str, Any]:
     return dict(value) | _RESULT(value, path)
 
 
-TO_CLIENT = {**TO_CLIENT, "PUBNACK": pubnack, "RESULT": result}
+def msg(value: Any, path: str) -> dict[str, Any]:
+    tapped = isinstance(value, dict) and str(value.get("group")).startswith("~")
+    return (_TAPPED if tapped else _MSG)(value, path)
+
+
+TO_CLIENT = {**TO_CLIENT, "PUBNACK": pubnack, "RESULT": result, "MSG": msg}

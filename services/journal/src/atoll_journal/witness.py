@@ -62,6 +62,8 @@ class Witness:
         self.no_room = ""
         self.refused = ""
         self.counts: Counter[str] = Counter(handled=0, duplicate=0, stale=0)
+        self.gaps: dict[int, tuple[int, str]] = {}
+        """What the broker says will never come: first seq → (last seq, why). It says so again at each SUB."""
 
     @property
     def degraded(self) -> list[str]:
@@ -71,6 +73,9 @@ class Witness:
             found.append(f"storage: {self.no_room}; nothing is acknowledged until there is room")
         if self.refused:
             found.append(f"consumer: {self.refused}")
+        if self.gaps:
+            missing = ", ".join(f"{first} to {last} ({why})" for first, (last, why) in sorted(self.gaps.items()))
+            found.append(f"bus: the record has gaps that nothing will fill: seq {missing}"[:1000])
         if self._ledger.violations:
             found.append(
                 f"bus: {self._ledger.violations} violations were seen; `python -m atoll_journal verify` tells them"
@@ -239,6 +244,15 @@ class Witness:
                 self.refused = text[:200]
             case "STALE":
                 self.counts["stale"] += len(header["messages"])
+            case "GAP":
+                self._note_gaps(header["gaps"])
+
+    def _note_gaps(self, gaps: list[dict[str, Any]]) -> None:
+        """A witness whose record is not whole says so for as long as the broker does."""
+        for gap in gaps:
+            if self.gaps.get(gap["first"]) != (gap["last"], gap["why"]):
+                self.gaps[gap["first"]] = (gap["last"], gap["why"])
+                self._log.error("a gap", first=gap["first"], last=gap["last"], why=gap["why"], alarm=True)
 
     # ---- ends ----------------------------------------------------------------------------------------------------
 

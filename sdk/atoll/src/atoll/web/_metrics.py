@@ -77,6 +77,8 @@ class AtollCollector(Collector):
             events.add_metric([outcome], getattr(consumer.counters, outcome))
         yield events
         yield _gauge("atoll_events_in_flight", "Deliveries that are not answered yet", consumer.in_flight)
+        missing = sum(last - first + 1 for first, last in consumer.gaps.items())
+        yield _gauge("atoll_events_missing", "Places in the broker's log that this group will never get", missing)
         seconds = HistogramMetricFamily("atoll_handler_seconds", "Time in the handler", labels=["topic"])
         for topic, histogram in consumer.counters.seconds.items():
             _add(seconds, [topic], histogram)
