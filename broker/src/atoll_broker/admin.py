@@ -23,6 +23,8 @@ Result = dict[str, object]
 Tell = Callable[[Result], None]
 Refuse = Callable[[WireError], None]
 
+GAP_ALARM_MS: Final = 86_400_000  # the gap stays on record; after a day everybody has been told
+
 _faults: Final = msgspec.json.Decoder(FaultSpec)
 
 
@@ -366,7 +368,7 @@ def _group_alarms(core: Core, group: Group) -> list[Result]:
     if group.detached:
         text = f"retention may pass it ({group.lag} events wait); it is attached when a member joins"
         found.append(_alarm("group_detached", group.name, text))
-    if group.gaps:
+    if group.gaps and core.wall_ms() - group.gaps[-1].at_ms < GAP_ALARM_MS:
         last = group.gaps[-1]
         found.append(_alarm("group_gap", group.name, f"it never got {last.first} to {last.last}: {last.why}"))
     if group.members and (topics := group.untaken_topics()):

@@ -220,7 +220,7 @@ class Core:
 
     def take_commit(self, *, force: bool = False) -> Commit | None:
         """The next group commit, if one is due and none is on its way."""
-        if self._committing or self._waits_for_room(force=force):
+        if self._committing or self._waits_for_room():
             return None
         # Asked before whether a commit is due: in an idle broker with a full log nothing else would make it so, and
         # publishers would get BUSY for ever.
@@ -231,10 +231,10 @@ class Core:
         self._committing = True
         return self._journal.take()
 
-    def _waits_for_room(self, *, force: bool) -> bool:
-        """Was the disk full a moment ago? A broker that stops tries nevertheless, once."""
+    def _waits_for_room(self) -> bool:
+        """Was the disk full a moment ago? A broker that stops does not wait for it: what is not acked is sent again."""
         full_until = self.publishing.full_until
-        return full_until is not None and self.now < full_until and not force
+        return full_until is not None and self.now < full_until
 
     def disk_full(self, commit: Commit) -> None:
         """The disk had no room for this batch and holds nothing of it. Publishers send theirs again; what groups had

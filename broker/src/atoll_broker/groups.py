@@ -26,12 +26,12 @@ from .entries import Entry, Member, Phase
 from .faults import FaultSpec
 from .history import History
 from .journal import Journal
-from .letters import Choice, Letters, Named, letter_of
+from .letters import Choice, Letters, Named, replay_of
 from .mesh import Bus
 from .mesh import Group as GroupConfig
 from .rates import Bucket
 from .replays import Replay
-from .storage import Gap, GroupRecord, Lease, LetterDrop, LetterPut, Place, StoredEvent
+from .storage import Gap, GroupRecord, Lease, LetterDrop, Place, StoredEvent
 
 LEASES_MAX: Final = 10  # how often WIP may start a lease anew, in lease lengths
 # Most leases are over within milliseconds. Writing each would cost as much as writing its event, and what such a lease
@@ -527,11 +527,7 @@ class Group:
     def bring_back(self, places: Sequence[Place], replay: Replay) -> None:
         """What was finished comes again, to this group alone. A row on disk says so until it is finished again."""
         for place in places:
-            entry = Entry(place.seq, place.topic, place.subject, None, 1)
-            letter = letter_of(
-                self.name, entry, self._context.load(place.seq), "REPLAY", f"by {replay.by}", self._context.wall_ms()
-            )
-            self._context.journal.letter(LetterPut(letter, replaying=True))
+            self._context.journal.letter(replay_of(self.name, place, replay.by, self._context.wall_ms()))
         self._replay([(place.seq, place.topic, place.subject) for place in places], replay)
 
     def _replay(self, named: list[Named], replay: Replay) -> None:

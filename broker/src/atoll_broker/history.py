@@ -16,7 +16,7 @@ from typing import Final
 from .journal import Journal
 from .storage import Step
 
-ROUTINE_STEPS_MAX: Final = 100_000
+ROUTINE_STEPS_MAX: Final = 50_000  # about 10 MiB
 TEXT_MAX: Final = 500
 
 Routine = tuple[int, int, str, str, int, str, int]
@@ -29,7 +29,7 @@ class History:
         self._journal = journal
         self._wall_ms = wall_ms
         self._order: deque[int] = deque()
-        self._routine: dict[int, deque[Routine]] = {}
+        self._routine: dict[int, list[Routine]] = {}
         self.complete_since_ms = wall_ms()
 
     def routine(self, seq: int, group: str, what: str, attempt: int, slot: str, fence: int) -> None:
@@ -38,7 +38,7 @@ class History:
         step = (self._n, self._wall_ms(), group, what, attempt, slot, fence)
         steps = self._routine.get(seq)
         if steps is None:
-            self._routine[seq] = deque((step,))
+            self._routine[seq] = [step]
         else:
             steps.append(step)
         self._order.append(seq)
@@ -48,7 +48,7 @@ class History:
     def _forget_oldest(self) -> None:
         seq = self._order.popleft()
         steps = self._routine[seq]
-        self.complete_since_ms = steps.popleft()[1]
+        self.complete_since_ms = steps.pop(0)[1]
         if not steps:
             del self._routine[seq]
 

@@ -16,7 +16,7 @@ import msgspec
 from .entries import Entry
 from .events import traceparent_of
 from .journal import Journal
-from .storage import DeadLetter, LetterPut, LettersReplay, StoredEvent
+from .storage import DeadLetter, LetterPut, LettersReplay, Place, StoredEvent
 
 ERROR_TEXT_MAX: Final = 2000
 
@@ -66,7 +66,7 @@ class Letters:
 
     def write(self, entry: Entry, event: StoredEvent, cause: str, error: str, behind: int | None, at_ms: int) -> None:
         error = error[:ERROR_TEXT_MAX]
-        letter = letter_of(self._group, entry, event, cause, error, at_ms)
+        letter = _letter_of(self._group, entry, event, cause, error, at_ms)
         letter.behind = behind
         letter.attempts = 0 if behind is not None else entry.attempt
         self._journal.letter(LetterPut(letter))
@@ -108,7 +108,16 @@ class Letters:
         return gone
 
 
-def letter_of(group: str, entry: Entry, event: StoredEvent, cause: str, error: str, at_ms: int) -> DeadLetter:
+def replay_of(group: str, place: Place, by: str, at_ms: int) -> LetterPut:
+    """The row that says that a finished event shall come again, until it is finished again."""
+    text = f"replay by {by}"
+    letter = DeadLetter(
+        group, place.seq, place.topic, place.subject, place.event_id, "REPLAY", None, text, "", 0, "", None, at_ms
+    )
+    return LetterPut(letter, replaying=True)
+
+
+def _letter_of(group: str, entry: Entry, event: StoredEvent, cause: str, error: str, at_ms: int) -> DeadLetter:
     """`fingerprint` is the same for letters of one group and topic with the same cause and error."""
     return DeadLetter(
         group=group,
