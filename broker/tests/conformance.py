@@ -87,6 +87,7 @@ class Heard:
     acks: deque[dict[str, Any]] = field(default_factory=deque)
     deliveries: list[dict[str, Any]] = field(default_factory=list)
     pongs: int = 0
+    lost: int = 0
 
     def left(self) -> list[Any]:
         """What should have been expected."""
@@ -186,6 +187,7 @@ class Run:
             for (seq, attempt, _, fence), body in zip(header["messages"], bodies, strict=True):
                 known = {"group": header["group"], "seq": seq, "attempt": attempt, "fence": fence, "body": body}
                 peer.deliveries.append(known)
+            peer.lost += header.get("lost", 0)
         elif command == "PUBACK":
             peer.acks.append(header)
         elif command == "PONG":
@@ -356,6 +358,8 @@ class Run:
             assert asked == came, f"subject {subject}: {came} came, {asked} was asked"
         for one in wanted:
             self._take_one(one, taken, step.get("group", peer.identity))
+        assert peer.lost == step.get("lost", 0), f"{peer.lost} were lost"
+        peer.lost = 0
 
     def _take_one(self, wanted: dict[str, Any], taken: list[dict[str, Any]], group: str) -> None:
         found = next((one for one in taken if one["body"]["id"] == wanted["id"]), None)
