@@ -16,7 +16,7 @@ import record_exchanged
 from conformance import SPEC, Case, Frames, Run, Step, cases
 from conformance_drivers import MemoryDriver, memory, process
 
-from atoll_broker import codec, grants, groups
+from atoll_broker import codec, entries, grants, groups
 from atoll_broker.core import Core
 from atoll_broker.storage import Storage
 from atoll_broker.watches import Watches
@@ -133,7 +133,7 @@ FAULTS: dict[str, tuple[Any, str, Any]] = {
     "no frame is a sign of life": (Core, "_seen", lambda *_: None),
     "settled from the start": (Watches, "tick", lambda self, _: setattr(self, "_settled", True)),
     "headers nest as they like": (codec, "NESTING_MAX", 900),
-    "in flight without bound": (groups.Member, "room", property(lambda member: 0 if member.draining else 1000)),
+    "in flight without bound": (entries.Member, "room", property(lambda member: 0 if member.draining else 1000)),
 }
 
 
