@@ -1,0 +1,1 @@
+"""A crash at every syscall: of the broker, of a relay, of a consumer."""

@@ -1,0 +1,105 @@
+"""Where the parts under test stand: keys, a mesh, ports and a data directory a broker."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import zmq
+
+PLACED = "shop.order.placed.v1"
+#: bank gives an event back now and then, mail makes some of them dead letters, desk is the service of the tests.
+IDENTITIES = ("shop", "bank", "mail", "auth", "control", "desk")
+MESH = """
+[grant.shop]
+publish = ["shop.*"]
+[grant.desk]
+publish = ["desk.*"]
+announce = ["/notes"]
+public = true
+[grant.auth]
+put = ["keys"]
+watch = ["keys"]
+[grant.control]
+admin = true
+[group_defaults]
+lease_seconds = 10
+attempts_max = 20
+backoff_seconds = [0.01, 0.02]
+[group.bank]
+part = "bank"
+topics = ["shop.order.placed.v1"]
+[group.mail]
+part = "mail"
+topics = ["shop.order.placed.v1"]
+on_dead = "skip"
+[bus]
+heartbeat_seconds = 1.0
+"""
+#: Events that every group has finished are forgotten above this: trimming becomes a part of the script.
+MESH_THAT_TRIMS = f"{MESH}\nlog_bytes_kept = 4096\n"
+
+
+class Ground:
+    """One folder with keys for everybody, one broker's address and data."""
+
+    def __init__(self, folder: Path, mesh: str) -> None:
+        self.folder = folder
+        self._mesh = folder / "mesh.toml"
+        folder.mkdir(parents=True)
+        self._mesh.write_text(mesh)
+        self._make_keys()
+        with socket.socket() as bus, socket.socket() as http:
+            for one in (bus, http):
+                one.bind(("127.0.0.1", 0))
+            self.port, self._http = bus.getsockname()[1], http.getsockname()[1]
+        self.endpoint = f"tcp://127.0.0.1:{self.port}"
+
+    @property
+    def data(self) -> Path:
+        """The broker's own directory."""
+        return self.folder / "data"
+
+    @property
+    def database(self) -> Path:
+        """The broker's database."""
+        return self.data / "broker.sqlite"
+
+    def keys(self, name: str) -> Path:
+        """A part's key folder."""
+        return self.folder / "keys" / name
+
+    @property
+    def server_key(self) -> bytes:
+        """The broker's public key."""
+        return (self.keys("broker") / "curve.public").read_bytes().strip()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the broker is started with."""
+        return {
+            "ATOLL_SLOT": "broker/1",
+            "ATOLL_HOST": "127.0.0.1",
+            "ATOLL_PORT": str(self._http),
+            "ATOLL_BUS": self.endpoint,
+            "ATOLL_DATA": str(self.data),
+            "ATOLL_KEYS": str(self.keys("broker")),
+            "ATOLL_MESH": str(self._mesh),
+        }
+
+    def _make_keys(self) -> None:
+        public = _write_pair(self.keys("broker"))
+        clients = self.keys("broker") / "clients"
+        clients.mkdir()
+        for name in IDENTITIES:
+            (clients / f"{name}.public").write_bytes(_write_pair(self.keys(name)))
+            (self.keys(name) / "broker.public").write_bytes(public)
+
+
+def _write_pair(folder: Path) -> bytes:
+    folder.mkdir(parents=True)
+    public, secret = zmq.curve_keypair()
+    for name, key in (("curve.public", public), ("curve.secret", secret)):
+        (folder / name).write_bytes(key + b"\n")
+        (folder / name).chmod(0o600)
+    return public + b"\n"
