@@ -198,8 +198,9 @@ class Publisher(Client):
 class Consumer(Client):
     """A group's only member. Inbox and effects are one SQLite database, each event one transaction of both."""
 
-    def __init__(self, group: str, folder: Path) -> None:
+    def __init__(self, group: str, folder: Path, topic: str = PLACED) -> None:
         super().__init__(group)
+        self._topic = topic
         self._database = sqlite3.connect(folder / f"{group}.db", isolation_level=None)
         self._database.executescript(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;"  # this process is not killed
@@ -221,7 +222,7 @@ class Consumer(Client):
     def handle(self, command: str, header: Header, events: Events) -> None:
         """See Client."""
         if command == "WELCOME":
-            self.say("SUB", {"group": self.identity, "topics": [PLACED], "max_in_flight": 64})
+            self.say("SUB", {"group": self.identity, "topics": [self._topic], "max_in_flight": 64})
         elif command == "SUBOK":
             self.say("CREDIT", {"group": self.identity, "events": 64, "bytes": 1 << 20})
         elif command == "MSG":

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from pathlib import Path
 
 import zmq
 
 PLACED = "shop.order.placed.v1"
+KEPT = "desk.note.kept.v1"
 #: bank gives an event back now and then, mail makes some of them dead letters, desk is the service of the tests.
 IDENTITIES = ("shop", "bank", "mail", "auth", "control", "desk")
 MESH = """
 [grant.shop]
 publish = ["shop.*"]
-[grant.desk]
-publish = ["desk.*"]
-announce = ["/notes"]
-public = true
 [grant.auth]
 put = ["keys"]
 watch = ["keys"]
@@ -38,6 +36,29 @@ heartbeat_seconds = 1.0
 """
 #: Events that every group has finished are forgotten above this: trimming becomes a part of the script.
 MESH_THAT_TRIMS = f"{MESH}\nlog_bytes_kept = 4096\n"
+#: shop tells desk, desk tells bank.
+MESH_OF_DESK = f"""
+[grant.shop]
+publish = ["shop.*"]
+[grant.desk]
+publish = ["desk.*"]
+announce = ["/notes"]
+public = true
+[grant.control]
+admin = true
+[group_defaults]
+lease_seconds = 10
+attempts_max = 20
+backoff_seconds = [0.01, 0.02]
+[group.desk]
+part = "desk"
+topics = ["{PLACED}"]
+[group.bank]
+part = "bank"
+topics = ["{KEPT}"]
+[bus]
+heartbeat_seconds = 1.0
+"""
 
 
 class Ground:
@@ -49,10 +70,10 @@ class Ground:
         folder.mkdir(parents=True)
         self._mesh.write_text(mesh)
         self._make_keys()
-        with socket.socket() as bus, socket.socket() as http:
-            for one in (bus, http):
+        with socket.socket() as bus, socket.socket() as http, socket.socket() as desk:
+            for one in (bus, http, desk):
                 one.bind(("127.0.0.1", 0))
-            self.port, self._http = bus.getsockname()[1], http.getsockname()[1]
+            self.port, self._http, self.desk_port = (one.getsockname()[1] for one in (bus, http, desk))
         self.endpoint = f"tcp://127.0.0.1:{self.port}"
 
     @property
@@ -86,6 +107,30 @@ class Ground:
             "ATOLL_KEYS": str(self.keys("broker")),
             "ATOLL_MESH": str(self._mesh),
         }
+
+    def make_desk(self) -> dict[str, str]:
+        """A home for the service of the tests (nursery/desk.py); what it is started with."""
+        for kind, topic in (("publishes", KEPT), ("consumes", PLACED)):
+            contract = self.desk / "contract" / kind
+            contract.mkdir(parents=True)
+            schema = {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}
+            (contract / f"{topic}.schema.json").write_text(json.dumps(schema))
+        (self.desk / "migrations").mkdir()
+        table = "CREATE TABLE effect (position INTEGER PRIMARY KEY, id TEXT, key TEXT, n INTEGER) STRICT;"
+        (self.desk / "migrations" / "0001-effects.sql").write_text(table)
+        return {
+            "ATOLL_SLOT": "desk/1",
+            "ATOLL_HOST": "127.0.0.1",
+            "ATOLL_PORT": str(self.desk_port),
+            "ATOLL_BUS": self.endpoint,
+            "ATOLL_DATA": str(self.desk / "data"),
+            "ATOLL_KEYS": str(self.keys("desk")),
+        }
+
+    @property
+    def desk(self) -> Path:
+        """The home of the service of the tests."""
+        return self.folder / "desk"
 
     def _make_keys(self) -> None:
         public = _write_pair(self.keys("broker"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import random
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -71,6 +72,8 @@ class Trial:
     roles: tuple[str, ...] = ()
     """Points of these roles alone; none: of all."""
     crashes_a_life: int = CRASHES_A_LIFE
+    points_max: int | None = None
+    """For a control, which need not try them all."""
     seed: int = field(default_factory=seed)
     acked: int = 0
     total: int = 0
@@ -82,6 +85,8 @@ class Trial:
         counts = self._count()
         self.total = sum(counts.values())
         points = chosen(counts, self.seed)
+        if self.points_max is not None and len(points) > self.points_max:
+            points = random.Random(self.seed).sample(points, self.points_max)
         assert points, f"{self.title}: no such call was made: {counts}"
         self._try_all(points)
         say(f"{self.title}: {len(points)} of {self.total} points, {self.tally.kills} kills hit, seed {self.seed}")

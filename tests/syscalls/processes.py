@@ -30,7 +30,9 @@ SYSCALLS = (
 )  # fmt: skip
 #: The thread is not named where only one is traced.
 _ENTERED = re.compile(r"^(\d+ +)?(\w+)\(", re.MULTILINE)
-_KILLED = "+++ killed by SIGKILL +++"
+#: A kill at the very moment in which strace lets go: it is on its way then, and strace has not noted it.
+AFTERMATH_SECONDS = 0.05
+_KILLED, _EXITED = "+++ killed by SIGKILL +++", "+++ exited with"
 
 
 class Part:
@@ -40,11 +42,12 @@ class Part:
         self.pid = pid
         self.log = log
         self.pidfd = os.pidfd_open(pid)
+        self._closed = False
 
     @property
     def dead(self) -> bool:
         """Whether it has ended."""
-        return bool(select.select([self.pidfd], [], [], 0)[0])
+        return self.ended_within(0)
 
     def stopped(self) -> bool:
         """Whether it is held by SIGSTOP."""
@@ -58,14 +61,17 @@ class Part:
             return
 
     def end(self) -> None:
-        """SIGKILL, and wait until it is gone."""
+        """SIGKILL, and wait until it is gone. A second call does nothing."""
+        if self._closed:
+            return
         self.signal(signal.SIGKILL)
-        self.wait_dead()
+        assert self.ended_within(10), f"pid {self.pid} did not end within 10 s"
         os.close(self.pidfd)
+        self._closed = True
 
-    def wait_dead(self, seconds: float = 10) -> None:
-        """Wait for its end. Raises AssertionError."""
-        assert select.select([self.pidfd], [], [], seconds)[0], f"pid {self.pid} did not end within {seconds:g} s"
+    def ended_within(self, seconds: float) -> bool:
+        """Wait for its end."""
+        return bool(select.select([self.pidfd], [], [], seconds)[0])
 
     def threads(self) -> dict[str, list[int]]:
         """Thread ids by role: main, io, reaper, writer, …; a role is what the thread's name begins with."""
@@ -207,13 +213,21 @@ def counting(part: Part, output: Path) -> Iterator[Counter[tuple[str, str]]]:
 class Shot:
     """One armed kill."""
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, part: Part, output: Path) -> None:
+        self._part = part
         self._output = output
 
-    @property
-    def hit(self) -> bool:
-        """Whether the process died of it."""
-        return _KILLED in self._output.read_text(errors="replace")
+    def killed(self) -> bool:
+        """Whether the part died of it, if only after its script's last answer. Raises AssertionError if it ended by
+        itself.
+
+        Asked when strace has let go. The other threads of a process end a little later than the one that was traced.
+        """
+        said = self._output.read_text(errors="replace")
+        assert _EXITED not in said, f"it ended by itself: {said[-300:]}\n{self._part.last_words()}"
+        ended = self._part.ended_within(10 if _KILLED in said else AFTERMATH_SECONDS)
+        assert ended or _KILLED not in said, f"pid {self._part.pid} has outlived its SIGKILL"
+        return ended
 
 
 @contextmanager
@@ -226,4 +240,4 @@ def armed(part: Part, point: Point, output: Path) -> Iterator[Shot]:
     output.unlink(missing_ok=True)
     inject = f"inject={point.syscall}:signal=KILL:when={point.number}"
     with _strace(["-e", f"trace={point.syscall}", "-e", inject], part.threads()[point.role], output):
-        yield Shot(output)
+        yield Shot(part, output)

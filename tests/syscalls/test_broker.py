@@ -64,16 +64,25 @@ class Brokers:
 
     def crash(self, point: Point) -> bool:
         """See Life."""
+        died = self.die(point)
+        if died:
+            self.recover()
+        else:
+            assert_word_kept(self.cast)
+        return died
+
+    def die(self, point: Point) -> bool:
+        """One round with a kill at that point. Whether it hit; then `recover` comes next."""
         self._prepare(point.role)
         with armed(self.broker, point, self.shots) as shot, suppress(DiedError):
             self.cast.play(self.broker)
-        died = self.broker.dead  # which may be after the script's last answer, too
-        if died:
-            assert shot.hit, f"it died of something else: {self.broker.last_words()}"
-            self.replace()
-            self.cast.play(self.broker)
+        return shot.killed()
+
+    def recover(self) -> None:
+        """The next broker, untraced, goes through what is left of the round."""
+        self.replace()
+        self.cast.play(self.broker)
         assert_word_kept(self.cast)
-        return died
 
     def _prepare(self, role: str) -> None:
         """Plan a round that begins with connections and HELLOs, over a broker that has such a thread."""
@@ -127,9 +136,8 @@ class Starts(Brokers):
         with armed(self.broker, point, self.shots) as shot, suppress(DiedError):
             self.broker.signal(signal.SIGCONT)
             self.cast.play(self.broker)
-        died = self.broker.dead
+        died = shot.killed()
         if died:
-            assert shot.hit, f"it died of something else: {self.broker.last_words()}"
             self.replace()
             self.cast.play(self.broker)
         self.round()  # and it goes on
