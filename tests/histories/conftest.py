@@ -1,0 +1,73 @@
+"""The environment of the broker and the island, a short run and a long one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fleet import REPOSITORY
+from histories import running
+from histories.running import Play, Run
+from left_out import leave_out
+
+#: Kept when a run fails: what its one command reads again.
+RESULTS = REPOSITORY / ".atoll" / "test" / "histories"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--history", metavar="DIR", help="judge the histories in DIR instead of running the system")
+
+
+@pytest.fixture(scope="package")
+def seed() -> str:
+    """Of everything random in this run: `ATOLL_SEED` or a new one."""
+    return os.environ.get("ATOLL_SEED") or uuid.uuid4().hex[:8]
+
+
+@pytest.fixture(scope="package")
+def commit() -> str:
+    """What is tested."""
+    asked = ["git", "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(asked, cwd=REPOSITORY, text=True, capture_output=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+@pytest.fixture(scope="package")
+def apart() -> None:
+    """Skips by name where no namespaces can be had."""
+    if why := running.missing():
+        leave_out(f"histories: {why}")
+
+
+@pytest.fixture(scope="package")
+def python(apart: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of an environment with the broker and the SDK as they are now."""
+    return running.environment(tmp_path_factory.mktemp("environment") / "python")
+
+
+@pytest.fixture(scope="package")
+def play(python: Path, seed: str) -> Iterator[Play]:
+    """Runs stages, each in RESULTS/NAME; whatever it started is gone when the test ends, however it ends."""
+    runs: list[Run] = []
+
+    def run(name: str, *, seconds: float, faults: int, seconds_max: float, planted: Path | None = None) -> Path:
+        folder = RESULTS / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        started = Run(
+            folder, python, seed=seed, seconds=seconds, seconds_max=seconds_max, faults=faults, planted=planted
+        )
+        runs.append(started)
+        code = started.wait(seconds_max + running.BESIDE_FAULTS_SECONDS_MAX)
+        assert code == 0, f"the stage of seed {seed} exited {code}:\n{started.said()}"
+        return folder
+
+    yield run
+    for started in runs:
+        started.end()
