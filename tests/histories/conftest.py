@@ -6,13 +6,14 @@ import os
 import shutil
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from fleet import REPOSITORY
 from histories import running
+from histories.plan import Least
 from histories.running import Play, Run
 from left_out import leave_out
 
@@ -56,15 +57,13 @@ def play(python: Path, seed: str) -> Iterator[Play]:
     """Runs stages, each in RESULTS/NAME; whatever it started is gone when the test ends, however it ends."""
     runs: list[Run] = []
 
-    def run(name: str, *, seconds: float, faults: int, seconds_max: float, planted: Path | None = None) -> Path:
+    def run(name: str, least: Least, planted: Mapping[str, Path] | None = None) -> Path:
         folder = RESULTS / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        started = Run(
-            folder, python, seed=seed, seconds=seconds, seconds_max=seconds_max, faults=faults, planted=planted
-        )
+        started = Run(folder, python, seed=seed, least=least, planted=planted)
         runs.append(started)
-        code = started.wait(seconds_max + running.BESIDE_FAULTS_SECONDS_MAX)
+        code = started.wait(least.seconds_max + running.BESIDE_FAULTS_SECONDS_MAX)
         assert code == 0, f"the stage of seed {seed} exited {code}:\n{started.said()}"
         return folder
 

@@ -83,14 +83,20 @@ class Producer:
 
     def __init__(self) -> None:
         self.sent: list[tuple[int, int]] = []
+        self.sent_upto = 0
         self.heard: list[Record] = []
         """`welcome` and `puback`, each with `sent_upto`: the highest pseq sent before it came."""
         self.refused: dict[int, str] = {}
         self.acked = 0
 
+    def send(self, first: int, last: int) -> None:
+        """One PUB."""
+        self.sent.append((first, last))
+        self.sent_upto = max(self.sent_upto, last)
+
     def hear(self, record: Record) -> None:
         """One answer of the broker, in order."""
-        self.heard.append(record | {"sent_upto": max((last for _, last in self.sent), default=0)})
+        self.heard.append(record | {"sent_upto": self.sent_upto})
         self.refused |= dict(record["refused"])
         self.acked = max(self.acked, int(record["upto"] if record["op"] == "puback" else record["mark"]))
 
@@ -149,7 +155,7 @@ class History:
                 if record["op"] == "pub" and record["kind"] not in ("committed", "forged"):
                     name = record["producer"]
                 elif name and record["op"] == "send":
-                    found.setdefault(name, Producer()).sent.append((record["first"], record["last"]))
+                    found.setdefault(name, Producer()).send(record["first"], record["last"])
                 elif record["op"] in ("welcome", "puback") and (record.get("producer") or name):
                     name = record.get("producer") or name
                     found.setdefault(name, Producer()).hear(record)

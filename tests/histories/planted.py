@@ -247,9 +247,14 @@ def the_broker_acknowledges_what_was_not_sent(history: History) -> None:
 @_breaks("I5")
 def a_mark_falls_back_behind_what_was_acknowledged(history: History) -> None:
     """A broker that acknowledged before the disk had it, and was killed."""
-    welcome = next(r for role, r in history.each("welcome") if role == "publisher-shop" and r["mark"] > 0)
-    welcome["mark"] -= 1
-    welcome["last_id"] = None
+    acked = 0
+    for role, record in history.each("welcome", "puback"):
+        if role == "publisher-shop" and record["op"] == "welcome" and acked:
+            record["mark"], record["last_id"] = acked - 1, None
+            return
+        if role == "publisher-shop" and record["op"] == "puback":
+            acked = record["upto"]
+    raise AssertionError("the history has no second session of the publisher")
 
 
 @_breaks("I5")
@@ -452,7 +457,7 @@ def an_event_has_its_effect_and_is_a_dead_letter(history: History) -> None:
 
 @_breaks("I12")
 def the_backlog_takes_too_long(history: History) -> None:
-    _only(history, "drained")["seconds"] = history.plan.drain_seconds + 1
+    _only(history, "drained")["seconds"] = 3 * history.plan.drain_seconds + 1
 
 
 @_breaks("I12")

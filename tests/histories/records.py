@@ -31,11 +31,16 @@ def digest(data: object) -> str:
     return hashlib.blake2b(dumps(data).encode(), digest_size=8).hexdigest()
 
 
+def recorder_path(folder: Path, role: str, life: int) -> Path:
+    """Where a life's history lies; it is there once the life has begun."""
+    return folder / f"{role}.{life:04}.jsonl"
+
+
 class Recorder:
     """Appends to one life's file. A line is with the operating system when `say` returns: a kill does not undo it."""
 
     def __init__(self, folder: Path, role: str, life: int) -> None:
-        self._file = os.open(folder / f"{role}.{life:04}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._file = os.open(recorder_path(folder, role, life), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def say(self, op: str, **fields: Any) -> None:
         """One operation."""

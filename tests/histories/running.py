@@ -7,14 +7,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
 from fleet import REPOSITORY
 from histories import clock
+from histories.plan import Least
 
-#: Runs a stage to its end; its folder. `play(name, seconds=…, faults=…, seconds_max=…, planted=None)`.
+#: Runs a stage to its end; its folder. `play(name, least, planted={part: folder of a planted fault})`.
 Play = Callable[..., Path]
 TESTS = REPOSITORY / "tests"
 SDK = REPOSITORY / "sdk" / "atoll"
@@ -74,17 +75,17 @@ class Run:
     """One stage at work."""
 
     def __init__(
-        self, folder: Path, python: Path, *, seed: str, seconds: float, seconds_max: float, faults: int,
-        planted: Path | None = None,
+        self, folder: Path, python: Path, *, seed: str, least: Least,
+        planted: Mapping[str, Path] | None = None,
     ) -> None:  # fmt: skip
         self.folder = folder
         self.log = folder.with_suffix(".log")
         words = [
-            *_APART, sys.executable, "-m", "histories.stage", str(folder), "--seed", seed, "--seconds", str(seconds),
-            "--seconds-max", str(seconds_max), "--faults", str(faults), "--python", str(python),
+            *_APART, sys.executable, "-m", "histories.stage", str(folder), "--seed", seed, "--least", least.write(),
+            "--python", str(python),
         ]  # fmt: skip
-        if planted is not None:
-            words += ["--planted", str(planted)]
+        for part, home in (planted or {}).items():
+            words += ["--planted", part, str(home)]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 words, cwd=TESTS, env=variables(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,

@@ -1,4 +1,4 @@
-"""One run: `python -m histories.stage FOLDER --seed S --seconds N --faults N --python SDK_PYTHON`.
+"""One run: `python -m histories.stage FOLDER --seed S --least LEAST --python SDK_PYTHON`.
 
 It is the first process of a process, network and mount namespace of its own (see `start` in running.py): when it goes,
 however it goes, the kernel ends everything in there. Exit code 0 means that the run came to its end, not that its
@@ -23,20 +23,20 @@ from histories import clock, plan
 from histories.line import Line, LostError
 from histories.nemesis import BrokerLane, ClientLane, Nemesis, NetworkLane
 from histories.network import BUS_PORT, Region, command
-from histories.records import Record, Recorder
+from histories.plan import Least
+from histories.records import Record, Recorder, recorder_path
 from histories.roles.observer import ask
 from histories.world import HTTP_PORT, Actor, broker_ready, make_keys
 
 HERE = Path(__file__).resolve().parent
 LETTERS_PAGE = 1000
-#: What a run may take beyond the promise before it is given up.
-DRAIN_FACTOR = 3
 
 
 class Stage:
     """The processes of one run, and its end."""
 
-    def __init__(self, folder: Path, seed: str, python: str, planted: Path | None) -> None:
+    def __init__(self, folder: Path, seed: str, python: str, planted: dict[str, str]) -> None:
+        """`planted`: part -> a folder for its PYTHONPATH; a sitecustomize there makes it one that breaks its word."""
         self._folder = folder
         self._python = python
         self._seed = seed
@@ -49,23 +49,22 @@ class Stage:
         (folder / "mesh.toml").write_text(plan.mesh())
         self.recorder = Recorder(self.histories, "stage", 1)
         self.clock = clock.WallClock(folder, clock.build(folder))
-        self._began = time.monotonic()
         self.regions: dict[str, Region] = {}
-        self.broker = self._broker(planted)
+        self._planted = planted
+        self.broker = self._broker()
         self.publishers: list[Actor] = []
         self.consumers: list[Actor] = []
         self.others: list[Actor] = []
 
     # ---- who there is --------------------------------------------------------------------------------------------
 
-    def _broker(self, planted: Path | None) -> Actor:
-        """`planted` goes on its PYTHONPATH: a sitecustomize there makes it a broker that breaks its word."""
+    def _broker(self) -> Actor:
         variables = {
             "ATOLL_SLOT": "broker/1", "ATOLL_HOST": "127.0.0.1", "ATOLL_PORT": str(HTTP_PORT),
             "ATOLL_DATA": str(self._folder / "broker"), "ATOLL_KEYS": str(self._folder / "keys" / "broker"),
             "ATOLL_BUS": f"tcp://0.0.0.0:{BUS_PORT}", "ATOLL_MESH": str(self._folder / "mesh.toml"),
         } | self.clock.variables  # fmt: skip
-        variables["PYTHONPATH"] = str(planted or "")
+        variables["PYTHONPATH"] = self._planted.get("broker", "")
         return Actor(
             "broker", lambda _: [self._python, "-m", "atoll_broker"], self._folder / "logs", variables=variables,
             ready=broker_ready,
@@ -81,7 +80,9 @@ class Stage:
             "histories": str(self.histories), "state": str(self._folder / "state"), "seed": self._seed, "more": more,
         }))  # fmt: skip
         words = [*inside, sys.executable, "-m", f"histories.roles.{module}", str(config)]
-        return Actor(role, lambda life: [*words, str(life)], self._folder / "logs")
+        actor = Actor(role, lambda life: [*words, str(life)], self._folder / "logs")
+        actor.ready = lambda: recorder_path(self.histories, role, actor.life).exists()
+        return actor
 
     def _island(self) -> Actor:
         home = self._folder / "island"
@@ -90,10 +91,13 @@ class Stage:
         variables = {
             "ATOLL_SLOT": "island/1", "ATOLL_HOST": "127.0.0.1", "ATOLL_PORT": "7003",
             "ATOLL_DATA": str(home / "data"), "ATOLL_KEYS": str(self._folder / "keys" / "island"),
-            "ATOLL_BUS": region.endpoint, "OTEL_SDK_DISABLED": "true", "PYTHONPATH": "",
+            "ATOLL_BUS": region.endpoint, "OTEL_SDK_DISABLED": "true", "PYTHONPATH": self._planted.get("island", ""),
         }  # fmt: skip
         words = [*region.inside, self._python, str(home / "service.py")]
-        return Actor("island-1", lambda _: words, self._folder / "logs", cwd=home, variables=variables)
+        return Actor(
+            "island-1", lambda _: words, self._folder / "logs", cwd=home, variables=variables,
+            ready=lambda: self._island_outbox() >= 0,
+        )  # fmt: skip
 
     def start(self) -> None:
         """Everything, the broker first."""
@@ -112,13 +116,15 @@ class Stage:
         ]
         for actor in self.actors:
             actor.start()
+        for actor in self.actors:
+            actor.wait_ready()
 
     def _publisher(self, name: str) -> Actor:
         topic, region = plan.PUBLISHERS[name]
         return self._role(
             "publisher", f"publisher-{name}", f"{name}/1", region, topic=topic, keys=plan.KEYS,
             others=[other for other in plan.PUBLISHERS if other != name], rate=self.plan.rates[name],
-            began=self._began, event_bytes_max=plan.EVENT_BYTES_MAX,
+            began=time.monotonic(), event_bytes_max=plan.EVENT_BYTES_MAX,
         )  # fmt: skip
 
     def _members(self) -> list[Actor]:
@@ -138,11 +144,11 @@ class Stage:
 
     # ---- faults --------------------------------------------------------------------------------------------------
 
-    def torment(self, seconds: float, faults: int, seconds_max: float) -> None:
-        """Until so many seconds have passed and so many faults have hit; then everything is healed."""
+    def torment(self, least: Least) -> None:
+        """Faults until there were enough; then everything is healed."""
         nemesis = Nemesis(self.recorder, self._seed)
         lanes = [
-            nemesis.run(BrokerLane(nemesis, self.broker, self.clock, self._progress)),
+            nemesis.run(BrokerLane(nemesis, self.broker, self.clock, self._events)),
             nemesis.run(ClientLane(nemesis, [*self.publishers, *self.consumers])),
             nemesis.run(NetworkLane(nemesis, list(self.regions.values()))),
         ]
@@ -150,8 +156,7 @@ class Stage:
             while not nemesis.over.wait(0.5):
                 for actor in (self.broker, *self.actors):
                     _check_if_free(actor)
-                enough = nemesis.hits.total() >= faults and nemesis.seconds >= seconds
-                if enough or nemesis.seconds >= seconds_max:
+                if self._is_enough(nemesis, least) or nemesis.seconds >= least.seconds_max:
                     break
         finally:
             nemesis.over.set()
@@ -161,17 +166,27 @@ class Stage:
             raise nemesis.failure
         self.recorder.say("healed", seconds=round(nemesis.seconds, 3), faults=dict(nemesis.hits))
 
-    def _progress(self) -> object:
-        """Changes with every acknowledgement that a raw publisher gets."""
-        return [path.read_text() for path in sorted((self._folder / "state").glob("*.acked"))]
+    def _is_enough(self, nemesis: Nemesis, least: Least) -> bool:
+        return (
+            nemesis.seconds >= least.seconds
+            and nemesis.hits.total() >= least.faults
+            and self._events() >= least.events
+            and self.broker.life >= least.boots
+        )
+
+    def _events(self) -> int:
+        """How many the raw publishers have heard to be on disk."""
+        batons = (self._folder / "state").glob("*.acked")
+        return sum(int(path.read_text().rsplit("-", 1)[1]) for path in batons)
 
     # ---- the end -------------------------------------------------------------------------------------------------
 
-    def drain(self) -> None:
+    def drain(self, seconds_max: float) -> None:
         """Publishers make no more and send what they have; then every group has nothing left."""
         began = time.monotonic()
-        limit = began + DRAIN_FACTOR * self.plan.drain_seconds
+        limit = began + seconds_max
         for actor in self.publishers:
+            actor.wait_ready()  # one that has just been started again would die of the signal
             actor.signal(signal.SIGTERM)
         for actor in self.publishers:
             code = actor.wait(limit - time.monotonic())
@@ -204,6 +219,7 @@ class Stage:
             for name in self.plan.groups:
                 self.recorder.say("letters", group=name, letters=_letters(line, name))
         for actor in (*self.consumers, *self.others):
+            actor.wait_ready()
             self.recorder.say("exit", role=actor.name, code=actor.end())
         self.recorder.say("exit", role="broker", code=self.broker.end())
         for name, group in self.plan.groups.items():
@@ -226,7 +242,11 @@ class Stage:
         return self._folder / "island" / "data" / "island.db"
 
     def _island_outbox(self) -> int:
-        return int(_rows(self._island_database, "SELECT count(*) FROM atoll_outbox")[0][0])
+        """What it has not got rid of; -1 while it has no database yet."""
+        try:
+            return int(_rows(self._island_database, "SELECT count(*) FROM atoll_outbox")[0][0])
+        except sqlite3.OperationalError:
+            return -1
 
     def _effects(self, group: str, path: Path) -> None:
         rows = _rows(path, "SELECT id FROM effect ORDER BY n")
@@ -276,23 +296,21 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", required=True)
-    parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--seconds-max", type=float, required=True)
-    parser.add_argument("--faults", type=int, required=True)
+    parser.add_argument("--least", type=Least.read, required=True)
     parser.add_argument("--python", required=True)
-    parser.add_argument("--planted", type=Path)
+    parser.add_argument("--planted", nargs=2, action="append", default=[], metavar=("PART", "FOLDER"))
     options = parser.parse_args()
-    stage = Stage(options.folder, options.seed, options.python, options.planted)
+    stage = Stage(options.folder, options.seed, options.python, dict(options.planted))
     steps: list[Callable[[], None]] = [
         stage.start,
-        lambda: stage.torment(options.seconds, options.faults, options.seconds_max),
-        stage.drain,
+        lambda: stage.torment(options.least),
+        lambda: stage.drain(options.least.drain_seconds_max),
         stage.final_state,
     ]
-    for step in steps:
+    for name, step in zip(("start", "faults", "drain", "final state"), steps, strict=True):
         began = time.monotonic()
         step()
-        print(f"{getattr(step, '__name__', 'step')}: {time.monotonic() - began:.1f} s", flush=True)
+        print(f"{name}: {time.monotonic() - began:.1f} s", flush=True)
     return 0
 
 

@@ -88,8 +88,9 @@ def test_the_same_seed_deals_the_same_faults(lane: Any) -> None:
 _STARTER = """
 import sys, time
 from pathlib import Path
+from histories.plan import Least
 from histories.running import Run
-Run(Path(sys.argv[1]), Path(sys.argv[2]), seed="gone", seconds=60, seconds_max=60, faults=1)
+Run(Path(sys.argv[1]), Path(sys.argv[2]), seed="gone", least=Least(60, 1, 1, 1, 60))
 time.sleep(120)
 """
 

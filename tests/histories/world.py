@@ -39,7 +39,7 @@ class Actor:
         self._log = logs / f"{name}.log"
         self._cwd = cwd
         self._variables = variables or {}
-        self._ready = ready
+        self.ready = ready
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -61,7 +61,7 @@ class Actor:
     def wait_ready(self) -> float:
         """Until it serves; seconds. Raises WorldError with its last words."""
         began = time.monotonic()
-        while self._ready is not None and not self._ready():
+        while self.ready is not None and not self.ready():
             self.check()
             if time.monotonic() - began > READY_SECONDS:
                 raise WorldError(f"{self.name} was not ready within {READY_SECONDS:g} s: {self.last_words()}")

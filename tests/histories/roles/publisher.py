@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 import sqlite3
+import sys
 import time
 import uuid
 from pathlib import Path
@@ -21,13 +22,14 @@ from histories.roles.role import Config, Life, begin
 
 BATCH_EVENTS = 48
 IN_FLIGHT_EVENTS = 192
+EXIT_STOPPED = 3
 SCHEMA = {
     "type": "object",
     "required": ["n", "kind"],
     "properties": {"n": {"type": "integer"}, "kind": {"type": "string"}},
 }
 #: In 10,000 events: what is not plain.
-POISON, REJECT, BAD_DATA, BAD_TOPIC, TOO_LARGE = 25, 25, 40, 20, 5
+POISON, REJECT, BAD_DATA, BAD_TOPIC, TOO_LARGE = 60, 60, 60, 30, 10
 
 
 class Maker:
@@ -96,12 +98,13 @@ class Outbox:
         self._database = sqlite3.connect(path, isolation_level=None)
         self._database.executescript(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;"
-            "CREATE TABLE IF NOT EXISTS producer (name TEXT, made INTEGER) STRICT;"
+            "CREATE TABLE IF NOT EXISTS producer (name TEXT, made INTEGER, acked INTEGER) STRICT;"
             "CREATE TABLE IF NOT EXISTS event (pseq INTEGER PRIMARY KEY, record TEXT, body TEXT) STRICT;"
         )
         if self._database.execute("SELECT count(*) FROM producer").fetchone()[0] == 0:
-            self._database.execute("INSERT INTO producer VALUES (?, 0)", (f"{identity}/{uuid.uuid4()}",))
-        self.producer, self.made = self._database.execute("SELECT name, made FROM producer").fetchone()
+            self._database.execute("INSERT INTO producer VALUES (?, 0, 0)", (f"{identity}/{uuid.uuid4()}",))
+        found = self._database.execute("SELECT name, made, acked FROM producer").fetchone()
+        self.producer, self.made, self.acked = found
 
     def append(self, events: list[tuple[Record, str]]) -> None:
         """Numbers and keeps; all or none."""
@@ -125,7 +128,15 @@ class Outbox:
 
     def forget(self, upto: int) -> None:
         """They are acknowledged."""
+        self._database.execute("BEGIN IMMEDIATE")
         self._database.execute("DELETE FROM event WHERE pseq <= ?", (upto,))
+        self._database.execute("UPDATE producer SET acked = ?", (upto,))
+        self._database.execute("COMMIT")
+        self.acked = upto
+
+
+class FellBackError(Exception):
+    """The broker has less than it acknowledged: what is missing is no longer here, so the relay stops (wire-1, 6)."""
 
 
 class Publisher:
@@ -137,9 +148,13 @@ class Publisher:
         self._outbox = Outbox(life.config.state / f"{life.config.role}.db", life.config.identity)
         self._maker = Maker(life.config)
         self._previous: str | None = None
-        self._sent = self._acked = 0
+        self._sent = 0
         # Said again, because the last life may have been killed before it could say so; a record may come twice.
         life.recorder.say_all(self._outbox.records())
+
+    @property
+    def _acked(self) -> int:
+        return int(self._outbox.acked)
 
     @property
     def finished(self) -> bool:
@@ -159,10 +174,21 @@ class Publisher:
                 line.receive(500)
             except LostError as lost:
                 self._life.say("lost", session=line.session, why=str(lost))
+            except FellBackError as error:
+                self._life.say("stopped", session=line.session, why=str(error))
+                return
             finally:
                 line.close()
             if not self.finished:
                 self._life.pause()
+
+    def wait_for_the_end(self) -> int:
+        """After `run`: a relay that has stopped is an alarm, not a crash. It waits to be told to end; the exit code."""
+        if self.finished:
+            return 0
+        while not self._life.ending:
+            self._life.pause()
+        return EXIT_STOPPED
 
     def _open(self, line: Line) -> None:
         publishes = {self._more["topic"]: SCHEMA}
@@ -174,6 +200,8 @@ class Publisher:
             "welcome", session=line.session, boot=welcome["boot"], log=welcome["log"], producer=producer,
             mark=state["mark"], last_id=state["last_id"], refused=_refused(state),
         )  # fmt: skip
+        if state["mark"] < self._acked:
+            raise FellBackError(f"{self._acked} were acknowledged, and now the broker has {state['mark']}")
         self._sent = state["mark"]
         self._acknowledged(state["mark"])
 
@@ -213,7 +241,6 @@ class Publisher:
     def _acknowledged(self, upto: int) -> None:
         if upto <= self._acked:
             return
-        self._acked = upto
         self._outbox.forget(upto)
         self._pass_on(f"{self._life.config.identity}-{upto}")
 
@@ -239,4 +266,6 @@ def _refused(header: Record) -> list[list[Any]]:
 
 
 if __name__ == "__main__":
-    Publisher(begin()).run()
+    publisher = Publisher(begin())
+    publisher.run()
+    sys.exit(publisher.wait_for_the_end())

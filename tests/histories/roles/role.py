@@ -49,11 +49,11 @@ class Life:
 
     def __init__(self, config: Config, number: int) -> None:
         self.config = config
-        self.recorder = Recorder(config.histories, config.role, number)
-        self.random = random.Random(f"{config.seed}/{config.role}/{number}")
         self.ending = False
         signal.signal(signal.SIGTERM, self._end)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the stage, which ends us
+        self.random = random.Random(f"{config.seed}/{config.role}/{number}")
+        self.recorder = Recorder(config.histories, config.role, number)  # from here on it can be told to end
         self.say = self.recorder.say
         self.say("start", life=number)
 
