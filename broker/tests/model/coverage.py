@@ -21,13 +21,14 @@ FREE: Final = (
     "delayed in a replay", "held for a slot",
 )  # fmt: skip
 _JUDGEMENTS: Final = tuple(f"{verdict} {claim}" for verdict, claim in product(VERDICTS, CLAIMS))
+_AGAIN: Final = ("dlq.replay", "replay of a range", "group.detach")
 _BROKER_ENDS: Final = ("crash", "stop")
 _DISK: Final = ("idle", "a commit under way", "a commit under way, more waits")
 _BUSY: Final = ("next, BUSY", "across, BUSY")
 
 #: table: (states, commands); the possible pairs are their product, less IMPOSSIBLE.
 TABLES: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
-    "event": ((*FREE, *HELD), (*_JUDGEMENTS, "lease over", *ENDS, *_BROKER_ENDS, "dlq.replay")),
+    "event": ((*FREE, *HELD), (*_JUDGEMENTS, "lease over", *ENDS, *_BROKER_ENDS, *_AGAIN)),
     "session": (("no session", "alive", "suspect"), (*COMMANDS, "a frame of another key")),
     "producer": (
         ("nothing yet", "on disk", "taken", "committing", "committing, and more taken"),
@@ -54,7 +55,8 @@ IMPOSSIBLE: Final[list[tuple[str, tuple[str, ...], tuple[str, ...], str]]] = [
         ("dlq.replay",),
         "it is not dead",
     ),
-    ("event", ("no such event",), _BROKER_ENDS, "there is nothing to survive"),
+    ("event", ("no such event",), (*_BROKER_ENDS, *_AGAIN[1:]), "there is nothing of it"),
+    ("event", HELD, ("group.detach",), "a group with members is not detached"),
     ("disk", ("idle",), ("full",), "the disk is asked by a commit alone"),
 ]
 

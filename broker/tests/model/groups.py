@@ -48,6 +48,10 @@ class Letter:
     attempts: int
 
 
+#: Of an event that was finished and comes again: its row on disk says so, as a letter does.
+AGAIN: Final = Letter("REPLAY", None, None, 0)
+
+
 @dataclass(slots=True, frozen=True)
 class Kept:
     """What the disk knows of an event: its attempt, that it is finished, dead or replaying, and who has it in hand."""
@@ -65,10 +69,24 @@ class Saved:
 
     floor: int
     kept: dict[int, Kept]
+    detached: bool = False
+    gaps: frozenset[int] = frozenset()
 
     def cut(self, oldest: int) -> Saved:
         """Without what is of events that the log no longer has."""
-        return Saved(self.floor, {seq: kept for seq, kept in self.kept.items() if seq >= oldest})
+        kept = {seq: kept for seq, kept in self.kept.items() if seq >= oldest}
+        return Saved(self.floor, kept, self.detached, self.gaps)
+
+
+@dataclass(slots=True)
+class Replay:
+    """What became of the events of one replay."""
+
+    group: str
+    total: int
+    done: int = 0
+    duplicate: int = 0
+    failed: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -88,6 +106,7 @@ class Item:
     deadline: float = 0.0
     limit: float = 0.0
     due: tuple[float, float] = (0.0, 0.0)
+    replay_of: Replay | None = None
 
     @property
     def seq(self) -> int:
@@ -116,6 +135,8 @@ class Group:
         self.floor = 0
         self.scanned = 0
         self.lag = 0
+        self.detached = False
+        self.gaps: frozenset[int] = frozenset()  # what it will never get
 
     # ---- events come in ----------------------------------------------------------------------------------------------
 
@@ -166,7 +187,7 @@ class Group:
 
     def must_have_read(self, last: int) -> int:
         """At least so far: to the end, or until the window is full, or there is no room for what might have to die."""
-        if len(self.letters) >= DEAD_LETTERS_MAX:
+        if self.detached or len(self.letters) >= DEAD_LETTERS_MAX:
             return self.scanned
         open_ = 0
         for seq in range(self.floor + 1, last + 1):
@@ -234,7 +255,11 @@ class Group:
         self._keep(item)
         return item
 
-    def finish(self, item: Item) -> None:
+    def finish(self, item: Item, *, duplicate: bool) -> None:
+        if item.replay_of is not None:
+            item.replay_of.done += not duplicate
+            item.replay_of.duplicate += duplicate
+            item.replay_of = None
         item.state, item.replay, item.attempt = FINISHED, False, 1
         self._keep(item)
         self._leave_queue(item)
@@ -260,10 +285,13 @@ class Group:
         if self.parks:
             for follower in followers:
                 self._leave_queue(follower)
-                self._die(follower, Letter("BEHIND", item.seq, None, 0))
+                self._die(follower, Letter("BEHIND", min(self.dead_of(item.subject)), None, 0))
         self._raise_floor()
 
     def _die(self, item: Item, letter: Letter) -> None:
+        if item.replay_of is not None:
+            item.replay_of.failed += 1
+            item.replay_of = None
         item.state, item.letter, item.replay, item.attempt = DEAD, letter, False, 1
         self.window.pop(item.seq, None)
         self.letters[item.seq] = letter
@@ -325,30 +353,73 @@ class Group:
             else:
                 item.state = WAITING
 
-    def replay(self, subject: str, now: float) -> int:
-        """The dead letters of a key wait again, in log order, at attempt 1."""
-        released = sorted(self.dead_of(subject))
-        for seq in released:
-            self._replay(self.items[seq], now)
-        return len(released)
+    def choose(self, subject: str | None, first: int, last: int) -> tuple[list[Item], int]:
+        """The dead letters that a replay releases, and how many it holds back: those behind one that is not chosen."""
+        chosen, held_back = [], 0
+        for key in {self.items[seq].subject for seq in self.letters}:
+            free = True
+            for seq in sorted(self.dead_of(key)):
+                if not (first <= seq <= last and subject in (None, key)):
+                    free = not self.parks
+                elif free:
+                    chosen.append(self.items[seq])
+                else:
+                    held_back += 1
+        return sorted(chosen, key=lambda item: item.seq), held_back
 
-    def _replay(self, item: Item, now: float) -> None:
-        del self.letters[item.seq]
-        item.replay, item.attempt = True, 1
+    def release(self, letters: list[Item], replay: Replay, now: float) -> None:
+        """Dead letters wait again, in log order, at attempt 1."""
+        for item in letters:
+            del self.letters[item.seq]
+            self._again(item, replay, now)
+
+    def bring_back(self, finished: list[Item], replay: Replay, now: float) -> None:
+        """What was finished comes again."""
+        for item in finished:
+            item.letter = AGAIN
+            self._again(item, replay, now)
+
+    def _again(self, item: Item, replay: Replay, now: float) -> None:
+        item.replay, item.replay_of, item.attempt = True, replay, 1
         self.lag += 1
         self._enqueue(item, now)
 
+    # ---- detached ----------------------------------------------------------------------------------------------------
+
+    def detach(self) -> None:
+        """Nobody holds its floor any more. What it had read it will read again; replays wait on."""
+        replays = sorted((item for queue in self.queues.values() for item in queue if item.replay), key=lambda i: i.seq)
+        for item in list(self.leases.values()):
+            self._let_go(item)
+        for item in self.window.values():
+            item.state = UNREAD
+        self.window.clear()
+        self.queues.clear()
+        self.scanned, self.detached = self.floor, True
+        for item in replays:
+            self._enqueue(item, 0.0)
+
+    def pass_floor(self, oldest: int) -> None:
+        """Retention went on without it: a gap, which is on record."""
+        if self.floor >= oldest - 1:
+            return
+        must(self.detached, "retention passes the floor of a detached group alone", self.name)
+        self.gaps |= frozenset(range(self.floor + 1, oldest))
+        self.floor = self.scanned = oldest - 1
+
     # ---- the disk ----------------------------------------------------------------------------------------------------
 
-    def save(self) -> Saved:
-        return Saved(self.floor, dict(self.kept))
+    def save(self, *, attaching: bool = False) -> Saved:
+        return Saved(self.floor, dict(self.kept), self.detached and not attaching, self.gaps)
 
     @staticmethod
-    def restored(name: str, saved: Saved, log: Iterable[Stored]) -> Group:
+    def restored(name: str, saved: Saved, log: Iterable[Stored], oldest: int) -> Group:
         """After a crash. Nobody is a member, nothing is leased, and attempts are as they were."""
         group = Group(name)
-        group.floor = group.scanned = saved.floor
+        group.gaps = saved.gaps | frozenset(range(saved.floor + 1, oldest))
+        group.floor = group.scanned = max(saved.floor, oldest - 1)
         group.kept = dict(saved.kept)
+        group.detached = saved.detached
         group.stored(log)
         for seq, item in group.items.items():
             group._recall(item, saved.kept.get(seq, Kept()))
@@ -370,14 +441,29 @@ class Group:
     # ---- retention ---------------------------------------------------------------------------------------------------
 
     @property
-    def oldest_needed(self) -> int:
+    def oldest_needed(self) -> int | None:
         """The log is never cut past this: the first unfinished event, or one that a replay may want."""
+        if self.detached:
+            return None
         return min([self.floor + 1, *self.letters, *(i.seq for q in self.queues.values() for i in q if i.replay)])
 
     def trim(self, oldest: int) -> None:
+        """The log begins there now. Only a detached group loses something by it."""
+        self.pass_floor(oldest)
         for seq in [seq for seq in self.items if seq < oldest]:
-            del self.items[seq]
-            self.kept.pop(seq, None)
+            self._forget(self.items.pop(seq))
+
+    def _forget(self, item: Item) -> None:
+        self.kept.pop(item.seq, None)
+        if item.state not in (FINISHED, DEAD):
+            self.lag -= 1
+        if item.state == DEAD:
+            del self.letters[item.seq]
+        if item.replay_of is not None:
+            item.replay_of.failed += 1
+        if item.replay:
+            self.leases.pop(item.seq, None)
+            self._leave_queue(item)
 
     # ---- for the coverage table --------------------------------------------------------------------------------------
 

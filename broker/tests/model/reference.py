@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from .groups import Group, Saved
+from .groups import FINISHED, Group, Item, Replay, Saved
 from .outboxes import Event, Log, Mark, Outbox, size_of
 from .sessions import Member, Session
 from .violations import Refused, must
@@ -58,6 +58,7 @@ class Disk:
     marks: dict[str, Mark] = field(default_factory=dict)
     groups: dict[str, Saved] = field(default_factory=lambda: {name: Saved(0, {}) for name in GROUPS})
     keys: Any = None
+    passable: frozenset[str] = frozenset()  # groups that were detached then
 
 
 @dataclass(slots=True)
@@ -68,6 +69,7 @@ class Commit:
     then: list[Callable[[], None]]
     cut_at_least: int
     cut_at_most: int
+    questions: list[Question]
 
 
 @dataclass(slots=True)
@@ -76,7 +78,9 @@ class Question:
 
     route: bytes
     answer: Callable[[Header], None]
-    committing: bool = False
+    commits_max: int = 1
+    commits: int = 0
+    asked: int | None = None  # for one that searches the log: what was on disk when it did
 
 
 class Reference:
@@ -101,8 +105,11 @@ class Reference:
         self.questions: dict[str, Question] = {}
         self.outboxes = {name: Outbox(name, mark, mark, mark.mark + 1) for name, mark in self.disk.marks.items()}
         self.groups = {
-            name: Group.restored(name, saved, self.log.events.values()) for name, saved in self.disk.groups.items()
+            name: Group.restored(name, saved, self.log.events.values(), self.log.oldest)
+            for name, saved in self.disk.groups.items()
         }
+        self.replays: dict[str, Replay] = {}
+        self.attaching: set[str] = set()  # their SUB is on its way to the disk
         self.stored: Counter[str] = Counter()
         self.keys = self.keys_coming = self.disk.keys
         self.revocations: Any = None
@@ -313,6 +320,21 @@ class Reference:
         group.members[session.route] = member
         member.topics, member.max_in_flight = topics, min(header["max_in_flight"], IN_FLIGHT_MAX)
         self.owe(session.route, "SUBOK", group=name, lease_ms=int(LEASE * 1000))
+        if group.detached:  # a commit that passes its floor may be under way: it is attached after the next
+            self.attaching.add(name)
+            self.then.append(lambda: self._attach(group))
+        elif group.gaps:
+            self.owe(session.route, "GAP", group=name)
+
+    def _attach(self, group: Group) -> None:
+        if not group.detached:
+            return
+        group.detached = False
+        self.attaching.discard(group.name)
+        self.needed.clear()
+        for session in self.sessions.values():
+            if group.name in session.members and group.gaps:
+                self.owe(session.route, "GAP", group=group.name)
 
     def _member(self, session: Session, header: Header) -> tuple[Group, Member]:
         member = session.members.get(header["group"])
@@ -329,7 +351,17 @@ class Reference:
         self._member(session, header)[1].draining = True
 
     def _ack(self, session: Session, header: Header) -> None:
-        self._judge(session, header, [*header.get("done", ()), *header.get("duplicate", ())], Group.finish)
+        done = [(*pair, False) for pair in header.get("done", ())]
+        duplicate = [(*pair, True) for pair in header.get("duplicate", ())]
+        group, _ = self._member(session, header)
+        stale = []
+        for seq, fence, again in done + duplicate:
+            item = group.judge(session.route, (seq, fence))
+            if item is None:
+                stale.append([seq, fence])
+            else:
+                group.finish(item, duplicate=again)
+        self._answer_stale(session, group, stale)
 
     def _nack(self, session: Session, header: Header) -> None:
         delay = header.get("delay_ms")
@@ -405,6 +437,12 @@ class Reference:
             raise refused("ACL")
         if verb in ("dlq.list", "dlq.replay"):
             self.questions[header["request"]] = Question(session.route, self._dlq_answer(header))
+        elif verb == "replay":
+            self._ask_replay(session, header)
+        elif verb == "group.detach":
+            self._detach(session, header)
+        elif verb == "replays":
+            self.owe(session.route, "RESULT", request=header["request"], replays=self._see_replays())
         elif verb in ("groups", "topics", "sessions", "alarms"):
             self.owe(session.route, "RESULT", request=header["request"], **getattr(self, f"_see_{verb}")())
         else:
@@ -426,10 +464,83 @@ class Reference:
             must(told == shown, "dlq.list tells the dead letters", told, shown)
 
         def replayed(result: Header) -> None:
-            count = self.groups[header["group"]].replay(header["subject"], self.now)
-            must(result["replayed"] == count, "dlq.replay tells how many", result, count)
+            group = self.groups[header["group"]]
+            letters, held_back = group.choose(*choice_of(header))
+            told, wanted = (result["replayed"], result["held_back"]), (len(letters), held_back)
+            must(told == wanted, "dlq.replay tells how many it releases and holds back", told, wanted)
+            if (replay := self._begin_replay(group, header, result, len(letters))) is not None:
+                group.release(letters, replay, self.now)
 
         return listed if header["verb"] == "dlq.list" else replayed
+
+    def _begin_replay(self, group: Group, header: Header, result: Header, total: int) -> Replay | None:
+        """None for a dry run, which changes nothing and has no id."""
+        if header.get("dry_run"):
+            must(result["replay"] is None, "a dry run is no replay", result)
+            return None
+        must(result["replay"] not in self.replays, "a replay's id is new", result)
+        replay = self.replays[result["replay"]] = Replay(group.name, total)
+        return replay
+
+    def _ask_replay(self, session: Session, header: Header) -> None:
+        """Of a range, the group's dead letters and finished events; it looks at the disk, and waits for it."""
+        group = self.groups[header["group"]]
+        subject, first, last = choice_of(header)
+
+        def answer(result: Header) -> None:
+            asked = question.asked
+            must(asked is not None, "a replay looks at the log before it answers")
+            assert asked is not None
+            places = [
+                i for s, i in group.items.items() if first <= s <= min(last, asked) and subject in (None, i.subject)
+            ]
+            letters, held_back = group.choose(subject, first, last)
+            finished = [i for i in places if i.state == FINISHED and i.seq <= group.scanned]
+            dead = sum(first <= seq <= last and subject in (None, group.items[seq].subject) for seq in group.letters)
+            wanted = (len(letters) + len(finished), held_back, len(places) - len(finished) - dead)
+            told = (result["replayed"], result["held_back"], result["pending"])
+            must(told == wanted, "replay tells what comes again, is held back, is pending", told, wanted)
+            self._come_again(group, header, result, letters, finished)
+
+        question = self.questions[header["request"]] = Question(session.route, answer, commits_max=2)
+
+    def _come_again(
+        self, group: Group, header: Header, result: Header, letters: list[Item], finished: list[Item]
+    ) -> None:
+        replay = self._begin_replay(group, header, result, len(letters) + len(finished))
+        if replay is not None:
+            group.release(letters, replay, self.now)
+            group.bring_back(finished, replay, self.now)
+            self.needed.clear()  # something old is needed anew
+
+    def _see_replays(self) -> list[Header]:
+        return [
+            {
+                "id": name,
+                "group": one.group,
+                "total": one.total,
+                "done": one.done,
+                "duplicate": one.duplicate,
+                "failed": one.failed,
+                "waiting": one.total - one.done - one.duplicate - one.failed,
+            }
+            for name, one in self.replays.items()
+        ]
+
+    def _detach(self, session: Session, header: Header) -> None:
+        group = self.groups[header["group"]]
+        if group.members:
+            raise refused("VERB")
+        stood = (group.floor, group.lag)
+        if not group.detached:
+            group.detach()
+            self.needed.clear()
+
+        def answer(result: Header) -> None:
+            told = (result["floor"], result["waiting"])
+            must(told == stood, "group.detach tells where it stood", told, stood)
+
+        self.questions[header["request"]] = Question(session.route, answer)
 
     def _letters_on_disk(self, name: str) -> list[Header]:
         kept = self.disk.groups[name].kept
@@ -475,12 +586,12 @@ class Reference:
     def take_commit(self) -> None:
         """A batch is made of everything up to now."""
         marks = {name: outbox.taken for name, outbox in self.outboxes.items() if outbox.taken.mark}
-        groups = {name: group.save() for name, group in self.groups.items()}
-        disk = Disk(self.log.next - 1, marks, groups, self.keys_coming)
-        self.commit = Commit(disk, self.then, self._cut_at_least(), self._cut_wanted(self.oldest_young))
+        groups = {name: group.save(attaching=name in self.attaching) for name, group in self.groups.items()}
+        passable = frozenset(name for name, group in self.groups.items() if group.detached)
+        disk = Disk(self.log.next - 1, marks, groups, self.keys_coming, passable)
+        at_least, at_most = self._cut_at_least(), self._cut_wanted(self.oldest_young)
+        self.commit = Commit(disk, self.then, at_least, at_most, list(self.questions.values()))
         self.then = []
-        for question in self.questions.values():
-            question.committing = True
 
     @property
     def oldest_young(self) -> int:
@@ -520,6 +631,8 @@ class Reference:
                 self.outboxes[name].kept = mark
                 self.due.add(name)
         self._cut(oldest, commit)
+        for question in commit.questions:
+            question.commits += 1
         for action in commit.then:
             action()
 
@@ -536,8 +649,6 @@ class Reference:
                 for session in self.sessions.values():
                     if session.producer == outbox.name:
                         self.owe(session.route, "PUBNACK", producer=outbox.name, code="BUSY")
-        for question in self.questions.values():
-            question.committing = False
 
     def _cut(self, oldest: int, commit: Commit) -> None:
         must(oldest >= commit.cut_at_least, "what is past its time or its room is cut", oldest, commit.cut_at_least)
@@ -559,16 +670,29 @@ class Reference:
 
     @property
     def oldest_needed(self) -> int:
-        return min([self.log.last + 1, *(group.oldest_needed for group in self.groups.values())])
+        needed = [group.oldest_needed for group in self.groups.values()]
+        return min([self.log.last + 1, *(seq for seq in needed if seq is not None)])
 
     def crash(self, oldest: int) -> None:
         """Every socket is gone, and all that was not flushed. `oldest`: what the log begins with at the next boot."""
         self.log.forget_after(self.disk.last)
+        for name, saved in self.disk.groups.items():
+            needed = min([saved.floor + 1, *(seq for seq, kept in saved.kept.items() if kept.letter is not None)])
+            held = name not in self.disk.passable
+            must(oldest <= needed or not held, "what a group has to read again is still there", name, oldest, needed)
+        if oldest > self.log.oldest:
+            self.log.trim(oldest)
+        self.disk.groups = {name: saved.cut(oldest) for name, saved in self.disk.groups.items()}
         self._begin()
-        must(oldest <= self.oldest_needed, "what a group has to read again is still there", oldest, self.oldest_needed)
-        self._trim(oldest)
+        self.disk.groups = {name: group.save() for name, group in self.groups.items()}
 
     # ---- out ---------------------------------------------------------------------------------------------------------
+
+    def asked(self) -> None:
+        """The question that searches the log, if there is one, does so now: it sees what is on disk."""
+        for question in self.questions.values():
+            if question.commits_max > 1:
+                question.asked = self.disk.last
 
     def answered(self, request: str, result: Header) -> None:
         """A question that had to wait for the disk is answered: now it takes effect."""
@@ -598,6 +722,10 @@ class Reference:
         must(command == wanted, "the answer is the one that the spec names", command, header, wanted, fields)
         if command == "WELCOME":
             self._welcomed(route, header)
+        elif command == "GAP":
+            gaps = {seq for gap in header["gaps"] for seq in range(gap["first"], gap["last"] + 1)}
+            group = self.groups[header["group"]]
+            must(gaps == group.gaps, "GAP tells all that the group will never get", gaps, group.gaps)
         for name, value in fields.items():
             must(fits(header.get(name), value), f"{command}.{name} is right", header.get(name), value)
 
@@ -659,8 +787,16 @@ class Reference:
         for session in self.sessions.values():
             for kind, shown in session.watches.items():
                 must(shown == self.state(kind), "who watches a state has been told it", kind, shown)
-        if self.commit is None:
-            must(not any(q.committing for q in self.questions.values()), "a question is answered after its commit")
+        for request, question in self.questions.items():
+            must(question.commits < question.commits_max, "a question is answered after its commit", request)
+
+
+def choice_of(header: Header) -> tuple[str | None, int, int]:
+    """(subject, first, last) of the events that an operator means."""
+    seq = header.get("seq")
+    if seq is not None:
+        return header.get("subject"), seq, seq
+    return header.get("subject"), header.get("first") or 0, header.get("last") or 1 << 62
 
 
 def refused(code: str, *, closes: bool | None = None) -> Refused:

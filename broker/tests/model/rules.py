@@ -512,24 +512,68 @@ class Rules:
     def admin(self, peer: Peer) -> None:
         self.requests += 1
         request = f"q-{self.requests}"
-        verb = self.pick(
-            ("groups", "topics", "sessions", "alarms", "dlq.list", "dlq.list", "dlq.replay", "dlq.replay", "x")
-        )
+        verb = self.pick(VERBS)
         group = self.pick(tuple(GROUPS))
         more: dict[str, Any] = {}
         if verb == "dlq.replay":
             dead = sorted({one.subject for one in self.reference.groups[group].items.values() if one.state == "dead"})
             self.ask_replay(peer, group, self.pick((*dead, self.pick(SUBJECTS))))
             return
-        elif verb == "dlq.list":
+        if verb == "replay":
+            self.ask_range(peer, group)
+            return
+        if verb == "group.detach":
+            self.detach(peer, group)
+            return
+        if verb == "dlq.list":
             more = {"group": group, "after": 0, "limit": self.pick((2, 100))}
         self.say(peer, "ADMIN", request=request, verb=verb, **more)
+
+    def ask_range(self, peer: Peer, name: str) -> None:
+        """A replay of a range of the log; one at a time."""
+        if any(question.commits_max > 1 for question in self.reference.questions.values()):
+            return
+        group = self.reference.groups[name]
+        first = self.pick((1, *group.items))
+        last = first + self.pick((0, 3, 30))
+        header: dict[str, Any] = {"first": first, "last": last, "dry_run": self.chance(4)}
+        if self.chance(2):
+            header["subject"] = self.pick(SUBJECTS)
+        for seq, item in group.items.items():
+            if first <= seq <= last and not header["dry_run"] and header.get("subject") in (None, item.subject):
+                self.world.reached["event", group.state_of(seq), "replay of a range"] += 1
+        self.say(peer, "ADMIN", request=f"q-{self.requests}", verb="replay", group=name, **header)
+
+    def detach(self, peer: Peer, name: str) -> None:
+        """Of a group that has no members, if it can be helped."""
+        if self.avoids_open_defect(name):
+            return
+        members = [one for one in self.open_peers() if one.route in self.reference.groups[name].members]
+        if members and self.chance(2):
+            for member in members:
+                self.world.count_end(member, "BYE")
+                self.say(member, "BYE", reason="")
+                self.keep_ended(member)
+        if not self.reference.groups[name].members:
+            for seq in self.reference.groups[name].items:
+                self.world.reached["event", self.reference.groups[name].state_of(seq), "group.detach"] += 1
+        self.say(peer, "ADMIN", request=f"q-{self.requests}", verb="group.detach", group=name)
+
+    def avoids_open_defect(self, name: str) -> bool:
+        """OPEN_DEFECTS 1: retention forgets no letter of a detached group whose floor is above what it cut."""
+        group = self.reference.groups[name]
+        return bool(group.letters) or any(item.replay for item in group.items.values())
 
     def ask_replay(self, peer: Peer, name: str, subject: str) -> None:
         self.requests += 1
         for seq in self.reference.groups[name].dead_of(subject):
             self.world.reached["event", self.reference.groups[name].state_of(seq), "dlq.replay"] += 1
-        self.say(peer, "ADMIN", request=f"q-{self.requests}", verb="dlq.replay", group=name, subject=subject)
+        choice: dict[str, Any] = {"subject": subject}
+        if letters := list(self.reference.groups[name].letters):
+            seq = self.pick(letters)
+            odd = ({"seq": seq}, {"first": seq, "last": seq + 6}, {"subject": subject, "dry_run": True})
+            choice = self.pick((choice, choice, choice, *odd))
+        self.say(peer, "ADMIN", request=f"q-{self.requests}", verb="dlq.replay", group=name, **choice)
 
     # ---- time and the disk -------------------------------------------------------------------------------------------
 
@@ -607,9 +651,13 @@ COMMANDS: Final = (
 PUBLISHES: Final = (
     "next", "next", "next", "next", "behind", "across", "ahead", "of another", "with a refusal", "too many", "none",
 )  # fmt: skip
+VERBS: Final = (
+    "groups", "topics", "sessions", "alarms", "replays", "x", "dlq.list", "dlq.list", "dlq.replay", "dlq.replay",
+    "replay", "replay", "group.detach",
+)  # fmt: skip
 STEERING: Final = (
     "PUT keys", "PUT revocations",
-    *(f"ADMIN {verb}" for verb in ("groups", "topics", "sessions", "alarms", "dlq.list", "dlq.replay", "x")),
+    *(f"ADMIN {verb}" for verb in dict.fromkeys(VERBS)),
 )  # fmt: skip
 MEMBER_ACTS: Final = (
     "SUB again", "SUB for one topic", "SUB for a topic that is not the group's", "CREDIT", "DRAIN", "BYE",

@@ -69,6 +69,13 @@ class Shell(MemoryBroker):
                 self.reference.unreachable(route)
         return bool(messages)
 
+    def _search(self) -> bool:
+        lookups = self.core.take_lookups()
+        for lookup in lookups:
+            self.reference.asked()
+            self.core.answered(lookup, lookup.ask())
+        return bool(lookups)
+
     def is_open(self, route: bytes) -> bool:
         peer = self._peers.get(route)
         return peer is not None and peer.open

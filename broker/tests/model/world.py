@@ -212,7 +212,10 @@ class World:
     def _check_saved(self) -> None:
         """What need not be on disk at once must get there soon, while the disk works."""
         reference = self.reference
-        saved = all(reference.disk.groups[name] == group.save() for name, group in reference.groups.items())
+        saved = all(
+            reference.disk.groups[name] == group.save(attaching=name in reference.attaching)
+            for name, group in reference.groups.items()
+        )
         if saved or self.shell.slow or self.shell.full or reference.full_until is not None:
             self._unsaved_since = None
             return
