@@ -36,6 +36,7 @@ TABLES: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     ),
     "member": (("able", "no credit", "no bytes", "full", "draining", "suspect"), MEMBER_ACTS),
     "disk": (_DISK, ("crash before the flush", "crash after the flush", "stop", "full")),
+    "tap": (("none", "without credit", "with credit"), ("TAP", "TAP with history", "TAP ends", "CREDIT")),
     "steering": (("alive", "suspect"), STEERING),
 }
 

@@ -16,11 +16,13 @@ from typing import Final
 
 from .outboxes import Stored
 from .sessions import Member
+from .taps import Allowance, Fault
 from .violations import must
 from .words import (
     ATTEMPTS_MAX,
     BACKOFF,
     DEAD_LETTERS_MAX,
+    GROUP_RATES,
     GROUPS,
     LEASE,
     LEASE_KEPT_SECONDS,
@@ -107,6 +109,8 @@ class Item:
     limit: float = 0.0
     due: tuple[float, float] = (0.0, 0.0)
     replay_of: Replay | None = None
+    delayed_once: bool = False  # by a fault, in this attempt
+    doubled: bool = False  # by a fault: its delivery may come twice
 
     @property
     def seq(self) -> int:
@@ -135,6 +139,8 @@ class Group:
         self.floor = 0
         self.scanned = 0
         self.lag = 0
+        self.allowance = Allowance(GROUP_RATES[name]) if name in GROUP_RATES else None
+        self.faults: list[Fault] = []
         self.detached = False
         self.gaps: frozenset[int] = frozenset()  # what it will never get
 
@@ -206,27 +212,76 @@ class Group:
 
     def lease(self, member: Member, seq: int, attempt: int, fence: int, body: bytes, now: float) -> None:
         """The broker delivers: it must be that key's turn, and the member must be able to take it."""
+        item = self._turn_of(seq, now)
+        fault = self.fault_on(item)
+        must(fault is None or item.doubled or item.delayed_once, "a fault hits each delivery", seq, fault)
+        must(self.allowance is None or self.allowance.room(now), "a group gets no more a second than it may", seq)
+        must(member.room > 0, "a member gets no more than it may", member.state, seq)
+        must(item.topic in member.topics, "a member gets the topics that it took", item.topic)
+        must(attempt == item.attempt, "the attempt is told", attempt, item.attempt)
+        must(body == item.stored.event.body, "the event comes as it was sent", seq)
+        self._begin_lease(item, member.session.slot, fence, now)
+        item.member = member
+        member.in_flight += 1
+        self._charge(member, len(body))
+
+    def _turn_of(self, seq: int, now: float) -> Item:
+        """That event, if it may go out now."""
         item = self.items.get(seq)
         must(item is not None, "only a stored event of the group's topics is delivered", self.name, seq)
         assert item is not None
-        must(member.room > 0, "a member gets no more than it may", member.state, seq)
-        must(item.topic in member.topics, "a member gets the topics that it took", item.topic)
         must(item.state in (WAITING, DELAYED), "only what waits is delivered", seq, item.state)
         must(self.queues[item.subject][0] is item, "only the first of a key is delivered", seq)
         must(item.state == WAITING or now >= item.due[0], "what was delayed comes no sooner", now, item.due)
-        must(attempt == item.attempt, "the attempt is told", attempt, item.attempt)
-        must(body == item.stored.event.body, "the event comes as it was sent", seq)
-        item.state, item.member, item.fence = LEASED, member, fence
-        item.slot, item.leased_at = member.session.slot, now
+        return item
+
+    def _begin_lease(self, item: Item, slot: str, fence: int, now: float) -> None:
+        item.state, item.fence, item.slot, item.leased_at = LEASED, fence, slot, now
         item.deadline, item.limit = now + LEASE, now + LEASE * LEASES_MAX
-        self.leases[seq] = item
-        member.in_flight += 1
+        self.leases[item.seq] = item
+
+    def _charge(self, member: Member, size: int) -> None:
         member.events -= 1
-        member.bytes -= len(body)
+        member.bytes -= size
+        if self.allowance is not None:
+            self.allowance.take(1)
+
+    # ---- faults ------------------------------------------------------------------------------------------------------
+
+    def fault_on(self, item: Item) -> Fault | None:
+        """The fault that hits the next delivery of that event: of several the oldest."""
+        return next((fault for fault in self.faults if fault.topic in (None, item.topic)), None)
+
+    def strike(self, seq: int, kind: str, slot: str, now: float) -> None:
+        """A fault hits a delivery to that slot."""
+        item = self._turn_of(seq, now)
+        fault = self.fault_on(item)
+        must(fault is not None and fault.kind == kind, "the fault that is there strikes", kind, fault)
+        assert fault is not None
+        if kind == "delay":
+            must(not item.delayed_once, "a fault delays once an attempt", seq)
+            item.state, item.due, item.delayed_once = DELAYED, (now + fault.delay, now + fault.delay), True
+        elif kind == "error":
+            self.fail(item, "FAILED", "injected: error", now)
+        elif kind == "drop":
+            self._begin_lease(item, slot, -1, now)  # under a fence that nobody was told
+        else:
+            item.doubled = True
+
+    def doubled(self, member: Member, seq: int, fence: int, body: bytes) -> None:
+        """The same delivery again, by a fault."""
+        item = self.leases.get(seq)
+        must(item is not None and item.doubled and item.fence == fence, "a delivery comes twice by a fault alone", seq)
+        assert item is not None
+        must(item.member is member and member.events > 0, "and within the window", seq)
+        item.doubled = False
+        self._charge(member, len(body))
 
     def kept_back(self, now: float) -> tuple[Item, Member] | None:
         """Something that should have been delivered by now, and to whom."""
         able = [member for member in self.members.values() if member.room > 0]
+        if self.allowance is not None and not self.allowance.room(now):
+            return None
         for item in self.heads() if able else ():
             if item.state == WAITING or (item.state == DELAYED and now >= item.due[1]):
                 for member in able:
@@ -249,6 +304,7 @@ class Group:
 
     def _let_go(self, item: Item) -> Item:
         del self.leases[item.seq]
+        item.doubled = False
         if item.member is not None:
             item.member.in_flight -= 1
         item.member = item.holder = None
@@ -273,6 +329,7 @@ class Group:
             return
         backoff = min(BACKOFF[1], BACKOFF[0] * 2 ** (item.attempt - 1))
         item.attempt += 1
+        item.delayed_once = False
         item.state = DELAYED
         item.due = (now + backoff / 2, now + backoff) if delay is None else (now + delay, now + delay)
         self._keep(item)
@@ -380,7 +437,7 @@ class Group:
             self._again(item, replay, now)
 
     def _again(self, item: Item, replay: Replay, now: float) -> None:
-        item.replay, item.replay_of, item.attempt = True, replay, 1
+        item.replay, item.replay_of, item.attempt, item.delayed_once = True, replay, 1, False
         self.lag += 1
         self._enqueue(item, now)
 
@@ -392,7 +449,7 @@ class Group:
         for item in list(self.leases.values()):
             self._let_go(item)
         for item in self.window.values():
-            item.state = UNREAD
+            item.state, item.delayed_once = UNREAD, False
         self.window.clear()
         self.queues.clear()
         self.scanned, self.detached = self.floor, True

@@ -16,6 +16,7 @@ from typing import Any, Final
 from .groups import FINISHED, Group, Item, Replay, Saved
 from .outboxes import Event, Log, Mark, Outbox, size_of
 from .sessions import Member, Session
+from .taps import Allowance, Fault, Tap, matches
 from .violations import Refused, must
 from .words import (
     ADMINS,
@@ -34,8 +35,11 @@ from .words import (
     PENDING_EVENTS_MAX,
     PRODUCERS,
     PUBLISH_EVENTS_MAX,
+    PUBLISH_RATES,
     PUTS,
     SESSIONS_PER_IDENTITY_MAX,
+    TAPS,
+    TAPS_MAX,
     WATCHES,
 )
 
@@ -90,6 +94,7 @@ class Reference:
         self.log = Log()
         self.disk = Disk()
         self.session_ids: set[str] = set()
+        self.topics: dict[int, str] = {}  # of all events ever stored
         self._begin()
 
     def _begin(self) -> None:
@@ -109,6 +114,8 @@ class Reference:
             for name, saved in self.disk.groups.items()
         }
         self.replays: dict[str, Replay] = {}
+        self.allowances: dict[str, Allowance] = {}
+        self.faults: dict[str, Fault] = {}
         self.attaching: set[str] = set()  # their SUB is on its way to the disk
         self.stored: Counter[str] = Counter()
         self.keys = self.keys_coming = self.disk.keys
@@ -116,6 +123,7 @@ class Reference:
         self.told: dict[str, tuple[int, Any]] = {}  # kind: the newest version and state sent
         self.needed: deque[tuple[float, int, int]] = deque()  # when, what groups need, what is young
         self.full_until: float | None = None
+        self.coming_fault: Fault | None = None
 
     # ---- in ----------------------------------------------------------------------------------------------------------
 
@@ -222,6 +230,8 @@ class Reference:
         del self.sessions[session.route]
         for name in session.members:
             self.groups[name].leave(session.route, self.now, died=died)
+        if session.producer not in [other.producer for other in self.sessions.values()]:
+            self.allowances.pop(session.producer or "", None)
 
     def _bye(self, session: Session, header: Header) -> None:
         self.end(session, died=False, tell="BYE")
@@ -239,6 +249,8 @@ class Reference:
             self._watch_silence(session)
         for group in self.groups.values():
             group.tick(self.now)
+        for name in [name for name, fault in self.faults.items() if fault.until <= self.now]:
+            self._end_fault(name)
         self.needed.append((self.now, self.oldest_needed, self.oldest_young))
 
     def _watch_silence(self, session: Session) -> None:
@@ -272,6 +284,8 @@ class Reference:
         if fresh and self.is_busy(outbox, fresh):
             self.owe(session.route, "PUBNACK", producer=outbox.name, code="BUSY")
             return
+        if fresh and (allowance := self.allowance_of(outbox)) is not None:
+            allowance.take(len(fresh))
         if len(fresh) < len(batch):
             self._repeated(outbox, first, first + len(batch) - 1)
         for event in fresh:
@@ -287,7 +301,12 @@ class Reference:
             or outbox.bytes_pending + size > PENDING_BYTES_MAX
             or self.pending_events + len(fresh) > PENDING_EVENTS_MAX
             or pending + size > PENDING_BYTES_MAX
+            or not ((allowance := self.allowance_of(outbox)) is None or allowance.room(self.now))
         )
+
+    def allowance_of(self, outbox: Outbox) -> Allowance | None:
+        rate = PUBLISH_RATES.get(outbox.name.split("/")[0])
+        return None if rate is None else self.allowances.setdefault(outbox.name, Allowance(rate))
 
     @property
     def is_full(self) -> bool:
@@ -336,6 +355,20 @@ class Reference:
             if group.name in session.members and group.gaps:
                 self.owe(session.route, "GAP", group=group.name)
 
+    def _tap(self, session: Session, header: Header) -> None:
+        """A new one, or one anew; without topics its end."""
+        granted = TAPS.get(session.identity, ())
+        if not all(any(matches(grant, topic) for grant in granted) for topic in header["topics"]):
+            raise refused("ACL")
+        name, after = header["tap"], header.get("after")
+        session.taps.pop(name, None)
+        if len(session.taps) >= TAPS_MAX:
+            raise refused("LIMIT", closes=False)
+        if header["topics"]:
+            last = self.log.last if after is None else min(after, self.log.last)
+            session.taps[name] = Tap(tuple(header["topics"]), last, after is not None)
+        self.owe(session.route, "SUBOK", group=name, lease_ms=0)
+
     def _member(self, session: Session, header: Header) -> tuple[Group, Member]:
         member = session.members.get(header["group"])
         if member is None:
@@ -343,7 +376,7 @@ class Reference:
         return self.groups[header["group"]], member
 
     def _credit(self, session: Session, header: Header) -> None:
-        _, member = self._member(session, header)
+        member = session.taps.get(header["group"]) or self._member(session, header)[1]
         member.events = min(member.events + header["events"], CREDIT_EVENTS_MAX)
         member.bytes = min(member.bytes + header["bytes"], CREDIT_BYTES_MAX)
 
@@ -441,6 +474,8 @@ class Reference:
             self._ask_replay(session, header)
         elif verb == "group.detach":
             self._detach(session, header)
+        elif verb.startswith("fault."):
+            self._steer_faults(session, header)
         elif verb == "replays":
             self.owe(session.route, "RESULT", request=header["request"], replays=self._see_replays())
         elif verb in ("groups", "topics", "sessions", "alarms"):
@@ -502,7 +537,7 @@ class Reference:
             must(told == wanted, "replay tells what comes again, is held back, is pending", told, wanted)
             self._come_again(group, header, result, letters, finished)
 
-        question = self.questions[header["request"]] = Question(session.route, answer, commits_max=2)
+        question = self.questions[header["request"]] = Question(session.route, answer, commits_max=3)
 
     def _come_again(
         self, group: Group, header: Header, result: Header, letters: list[Item], finished: list[Item]
@@ -512,6 +547,34 @@ class Reference:
             group.release(letters, replay, self.now)
             group.bring_back(finished, replay, self.now)
             self.needed.clear()  # something old is needed anew
+
+    def _steer_faults(self, session: Session, header: Header) -> None:
+        verb = header["verb"]
+        fields: Header = {}
+        if verb == "fault.put":
+            asked = header["fault"]
+            delay, until = asked["delay_ms"] / 1000, self.now + asked["seconds"]
+            self.coming_fault = Fault(asked["group"], asked["kind"], asked.get("topic"), delay, until)
+            self.groups[asked["group"]].faults.append(self.coming_fault)
+        elif verb == "fault.stop":
+            fields["stopped"] = len(self.faults)
+            for name in list(self.faults):
+                self._end_fault(name)
+        else:
+            fields["faults"] = [{"id": name, "kind": f.kind, "hits": f.hits} for name, f in self.faults.items()]
+        self.owe(session.route, "RESULT", request=header["request"], **fields)
+
+    def _end_fault(self, name: str) -> None:
+        fault = self.faults.pop(name)
+        self.groups[fault.group].faults.remove(fault)
+
+    def strike(self, name: str, seq: int, kind: str, slot: str) -> None:
+        """A fault hits a delivery."""
+        group = self.groups[name]
+        fault = group.fault_on(group.items[seq])
+        group.strike(seq, kind, slot, self.now)
+        assert fault is not None
+        fault.hits += 1
 
     def _see_replays(self) -> list[Header]:
         return [
@@ -622,6 +685,7 @@ class Reference:
         self.full_until = None
         new = self.log.commit(commit.disk.last)
         self.stored.update(stored.event.topic for stored in new)
+        self.topics.update((stored.seq, stored.event.topic) for stored in new)
         for group in self.groups.values():
             group.stored(new)
         for stored in new:
@@ -649,6 +713,10 @@ class Reference:
                 for session in self.sessions.values():
                     if session.producer == outbox.name:
                         self.owe(session.route, "PUBNACK", producer=outbox.name, code="BUSY")
+        for request, question in list(self.questions.items()):
+            if question.asked is not None:  # a replay that would have to be written
+                del self.questions[request]
+                self.owe(question.route, "ERR", code="BUSY", closes=False, request=request)
 
     def _cut(self, oldest: int, commit: Commit) -> None:
         must(oldest >= commit.cut_at_least, "what is past its time or its room is cut", oldest, commit.cut_at_least)
@@ -680,6 +748,7 @@ class Reference:
             needed = min([saved.floor + 1, *(seq for seq, kept in saved.kept.items() if kept.letter is not None)])
             held = name not in self.disk.passable
             must(oldest <= needed or not held, "what a group has to read again is still there", name, oldest, needed)
+        self.topics.update((seq, stored.event.topic) for seq, stored in self.log.events.items())
         if oldest > self.log.oldest:
             self.log.trim(oldest)
         self.disk.groups = {name: saved.cut(oldest) for name, saved in self.disk.groups.items()}
@@ -696,6 +765,8 @@ class Reference:
 
     def answered(self, request: str, result: Header) -> None:
         """A question that had to wait for the disk is answered: now it takes effect."""
+        if (fault := self.coming_fault) is not None and "id" in result:
+            self.faults[result["id"]], self.coming_fault = fault, None
         question = self.questions.pop(request, None)
         if question is not None:
             question.answer(result)
@@ -703,7 +774,11 @@ class Reference:
 
     def sent(self, route: bytes, command: str, header: Header, bodies: Sequence[bytes]) -> None:
         """The broker sends that. Raises Violation if it must not."""
-        if command == "MSG":
+        if command == "MSG" and header["group"].startswith("~"):
+            self._tap_msg(self.sessions[route].taps[header["group"]], header, bodies)
+        elif command == "GAP" and header["group"].startswith("~"):
+            self._tap_gap(self.sessions[route].taps[header["group"]], header)
+        elif command == "MSG":
             self._msg(self.sessions[route], header, bodies)
         elif command == "PUBACK":
             self._puback(route, header)
@@ -754,11 +829,30 @@ class Reference:
         must(1 <= len(bodies) <= BATCH_EVENTS_MAX, "a batch has its bounds", len(bodies))
         must(sum(map(len, bodies)) + len(bodies) + 1 <= BATCH_BYTES_MAX, "a batch has its bounds in bytes")
         for (seq, attempt, lease_ms, fence), body in zip(header["messages"], bodies, strict=True):
+            if fence == self.fence:
+                group.doubled(group.members[session.route], seq, fence, body)
+                continue
             must(fence > self.fence, "a fence is never used twice, and is above those of earlier boots", fence)
             must(fence >> 32 == self.boot, "a fence begins with the boot", fence, self.boot)
             must(lease_ms == int(LEASE * 1000), "the lease is told", lease_ms)
             self.fence = fence
             group.lease(group.members[session.route], seq, attempt, fence, body, self.now)
+
+    def _tap_msg(self, tap: Tap, header: Header, bodies: Sequence[bytes]) -> None:
+        must(1 <= len(bodies) <= BATCH_EVENTS_MAX, "a batch has its bounds", len(bodies))
+        seqs = [seq for seq, attempt, lease_ms, fence in header["messages"] if attempt == lease_ms == fence == 0]
+        must(len(seqs) == len(bodies), "a tap leases nothing", header)
+        for seq, body in zip(seqs, bodies, strict=True):
+            stored = self.log.events.get(seq)
+            must(stored is None or body == stored.event.body, "the event comes as it was sent", seq)
+        tap.sent(seqs, [len(body) for body in bodies], header.get("lost", 0), self.topics)
+
+    def _tap_gap(self, tap: Tap, header: Header) -> None:
+        (gap,) = header["gaps"]
+        must(tap.history and gap["last"] == self.log.oldest - 1, "a tap's gap is what retention took", header)
+        unsent = tap.unsent(self.topics)
+        must(not unsent or gap["first"] <= unsent[0], "and begins where it stood", header)
+        tap.last = gap["last"]
 
     def _state(self, session: Session, header: Header) -> None:
         kind, (boot, number) = header["kind"], header["version"]
@@ -785,6 +879,9 @@ class Reference:
             must(group.scanned <= self.log.last, "a group reads what is on disk alone", group.scanned)
             must((kept_back := group.kept_back(self.now)) is None, "who can take an event gets it", kept_back)
         for session in self.sessions.values():
+            for tap in session.taps.values():
+                if tap.events > 0 and tap.bytes > 0:
+                    must(not (unsent := tap.unsent(self.topics)), "a tap with credit gets what there is", tap, unsent)
             for kind, shown in session.watches.items():
                 must(shown == self.state(kind), "who watches a state has been told it", kind, shown)
         for request, question in self.questions.items():

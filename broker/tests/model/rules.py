@@ -15,7 +15,7 @@ from bus_helpers import CANCELLED, CAPTURED, PLACED, event
 
 from atoll_broker.testing import Peer
 
-from .groups import Group
+from .groups import FINISHED, Group
 from .outboxes import Event
 from .reference import Reference
 from .words import BATCH_EVENTS_MAX, CONTRACTS, ENDPOINTS, GROUPS, IN_FLIGHT_MAX, LEASE, SUBJECTS
@@ -40,6 +40,7 @@ CONSUMERS: Final = {"bank": "bank", "mail": "mail"}
 VERDICTS: Final = ("ACK", "ACK duplicate", "NACK", "NACK with a delay", "TERM", "WIP")
 CLAIMS: Final = ("of its lease", "with a stale fence", "of another session")
 CHAIN_MAX: Final = 24
+FAULTS: Final = ("delay", "drop", "duplicate", "error")
 HELLOS: Final = ("resumed", "the same process says HELLO again", "another process says HELLO")
 ENDS: Final = ("BYE", "cut", "key revoked", *HELLOS)
 
@@ -249,6 +250,7 @@ class Rules:
             "TERM": {"group": group, "messages": pairs},
             "WIP": {"group": group, "messages": pairs},
             "DRAIN": {"group": group},
+            "TAP": {"tap": "~x", "topics": [self.pick((PLACED, "other.*"))]},
             "WATCH": {"kind": self.pick(("registry", "keys", "revocations"))},
             "PING": {},
             "BYE": {"reason": "so"},
@@ -301,7 +303,7 @@ class Rules:
         known = self.sent.setdefault(producer, {})
         count = {
             "behind": max(1, min(2, following - first)),
-            "across": 3,
+            "across": 4,
             "too many": BATCH_EVENTS_MAX + 1,
             "none": 0,
         }.get(kind, self.pick((1, 1, 2, 3, 4) if not state.startswith("commit") else (2, 4)))
@@ -454,7 +456,7 @@ class Rules:
     def judge(self, peer: Peer, name: str, seq: int, verdict: str, claim: str) -> None:
         group = self.reference.groups[name]
         item = group.items.get(seq)
-        fence = item.fence if item is not None and item.fence else (self.reference.boot << 32) + 7
+        fence = item.fence if item is not None and item.fence > 0 else (self.reference.boot << 32) + 7
         if claim == CLAIMS[1] and item is not None and item.member is not None:
             fence -= 1
         self.world.reached["event", group.state_of(seq), f"{verdict} {claim}"] += 1
@@ -504,6 +506,41 @@ class Rules:
         else:
             self.say(peer, "WATCH", kind=self.pick(("registry", "keys", "revocations")))
 
+    def tap(self) -> None:
+        """A look at the log, from now on or from some seq on; with credit or without, for long or for a moment."""
+        peer = self.open_peer("control/1")
+        if peer is None or not (session := self.session_of(peer)):
+            self.tend("control/1")
+            return
+        name = self.pick(("~a", "~b", *(("~" + "abcdefghij"[self.pick(range(10))],) if self.chance(2) else ())))
+        how = self.pick(("TAP", "TAP with history", "TAP ends", "CREDIT", "CREDIT", "CREDIT", "CREDIT"))
+        if how == "CREDIT":
+            name = self.pick((*session.taps, name))
+        self.world.count_tap(peer, name, how)
+        if how == "CREDIT":
+            self.say(peer, "CREDIT", group=name, events=self.pick((1, 3, 20)), bytes=self.pick((1, 4000, 40_000)))
+        else:
+            topics = [] if how == "TAP ends" else [self.pick((PLACED, "shop.*", "bank.*"))]
+            after = {"after": self.pick((0, 5, self.reference.log.last))} if how == "TAP with history" else {}
+            self.say(peer, "TAP", tap=name, topics=topics, **after)
+
+    def harm(self) -> None:
+        """A fault for the messages of a group, for a while; or the end of all of them."""
+        peer = self.open_peer("control/1")
+        if peer is None or not self.session_of(peer):
+            self.tend("control/1")
+            return
+        self.requests += 1
+        verb = self.pick(("fault.put", "fault.put", "fault.list", "fault.stop"))
+        more: dict[str, Any] = {}
+        if verb == "fault.put":
+            kind = self.pick(FAULTS)
+            more = {"group": self.pick(tuple(GROUPS)), "kind": kind, "seconds": self.pick((0.5, 4.0)), "delay_ms": 500}
+            if self.chance(3):
+                more["topic"] = PLACED
+            more = {"fault": more}
+        self.say(peer, "ADMIN", request=f"q-{self.requests}", verb=verb, **more)
+
     def put(self, peer: Peer) -> None:
         self.requests += 1
         kind = self.pick(("keys", "revocations"))
@@ -512,7 +549,8 @@ class Rules:
     def admin(self, peer: Peer) -> None:
         self.requests += 1
         request = f"q-{self.requests}"
-        verb = self.pick(VERBS)
+        commands = [f"ADMIN {verb}" for verb in VERBS]
+        verb = self.rarest("steering", self.world.session_state(peer), commands).removeprefix("ADMIN ")
         group = self.pick(tuple(GROUPS))
         more: dict[str, Any] = {}
         if verb == "dlq.replay":
@@ -560,9 +598,15 @@ class Rules:
         self.say(peer, "ADMIN", request=f"q-{self.requests}", verb="group.detach", group=name)
 
     def avoids_open_defect(self, name: str) -> bool:
-        """OPEN_DEFECTS 1: retention forgets no letter of a detached group whose floor is above what it cut."""
+        """What the model has found in `group.detach` and is not mended yet; each goes when its defect does.
+
+        Letters and replays of a detached group outlive their events, where its floor is above what retention cut. What
+        was finished before the boot, above the floor, comes again once the group has been detached.
+        """
         group = self.reference.groups[name]
-        return bool(group.letters) or any(item.replay for item in group.items.values())
+        outlived = bool(group.letters) or any(item.replay for item in group.items.values())
+        above = [item for item in group.items.values() if item.seq > group.floor and item.state == FINISHED]
+        return outlived or (self.reference.boot > 1 and bool(above))
 
     def ask_replay(self, peer: Peer, name: str, subject: str) -> None:
         self.requests += 1
@@ -598,11 +642,15 @@ class Rules:
         if not (peers := [peer for peer in self.open_peers() if self.session_of(peer)]):
             return
         silent = self.pick(peers)
+        if (control := self.open_peer("control/1")) in peers and self.chance(2):
+            silent = control or silent
         for _ in range(self.pick((9, 10, 22))):
             for peer in self.open_peers() if self.chance(3) else ():
                 if peer is not silent and self.session_of(peer):
                     self.say(peer, "PING")
             self.world.pass_time(0.25)
+        if silent.open and self.world.session_state(silent) == "suspect" and silent.identity == "control":
+            self.pick((self.admin, self.admin, self.admin, self.put))(silent)
 
     def stopped(self) -> None:
         """The broker is stopped for a while, and goes on: nobody was silent meanwhile."""
@@ -645,8 +693,8 @@ def _foreign(kind: str) -> dict[str, Any]:
 
 
 COMMANDS: Final = (
-    "HELLO", "PUB", "SUB", "CREDIT", "ACK", "NACK", "TERM", "WIP", "WATCH", "PUT", "ADMIN", "PING", "DRAIN", "BYE",
-    *(f"rubbish: {code}" for code in RUBBISH),
+    "HELLO", "PUB", "SUB", "TAP", "CREDIT", "ACK", "NACK", "TERM", "WIP", "WATCH", "PUT", "ADMIN", "PING", "DRAIN",
+    "BYE", *(f"rubbish: {code}" for code in RUBBISH),
 )  # fmt: skip
 PUBLISHES: Final = (
     "next", "next", "next", "next", "behind", "across", "ahead", "of another", "with a refusal", "too many", "none",
@@ -657,7 +705,7 @@ VERBS: Final = (
 )  # fmt: skip
 STEERING: Final = (
     "PUT keys", "PUT revocations",
-    *(f"ADMIN {verb}" for verb in dict.fromkeys(VERBS)),
+    *(f"ADMIN {verb}" for verb in dict.fromkeys((*VERBS, "fault.put", "fault.list", "fault.stop"))),
 )  # fmt: skip
 MEMBER_ACTS: Final = (
     "SUB again", "SUB for one topic", "SUB for a topic that is not the group's", "CREDIT", "DRAIN", "BYE",
@@ -677,6 +725,8 @@ RULES: Final[dict[str, tuple[int, Rule]]] = {
     "member_acts": (6, Rules.member_acts),
     "time_passes": (14, Rules.time_passes),
     "steer": (10, Rules.steer),
+    "tap": (6, Rules.tap),
+    "harm": (2, Rules.harm),
     "disk": (8, Rules.disk),
     "speak": (8, Rules.speak),
     "leave": (6, Rules.leave),

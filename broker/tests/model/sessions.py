@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from .taps import Tap
 from .words import HEARTBEAT
 
 
@@ -61,6 +62,7 @@ class Session:
     members: dict[str, Member] = field(default_factory=dict)
     #: kind: the last STATE that it was sent, or None
     watches: dict[str, Any] = field(default_factory=dict)
+    taps: dict[str, Tap] = field(default_factory=dict)
 
     def silence(self, now: float) -> str:
         """alive, suspect or dead, by how long it has said nothing."""

@@ -7,14 +7,19 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from atoll_broker import log, taps
 from atoll_broker.clock import TURN_SECONDS_MAX
+from atoll_broker.core import Core
 from atoll_broker.journal import Commit
 from atoll_broker.testing import MemoryBroker
 
 from .reference import Header, Reference
 from .violations import must
-from .words import MESH
+from .words import MESH, READ_EVENTS_MAX, TAP_EVENTS_MAX
 
+# Bounds that mesh.toml does not set, low enough to be met.
+log.READ_EVENTS_MAX = READ_EVENTS_MAX  # type: ignore[misc]
+taps.BUFFER_EVENTS_MAX = TAP_EVENTS_MAX  # type: ignore[misc]
 _header = msgspec.json.Decoder(dict[str, Any])
 _batch = msgspec.json.Decoder(list[Raw])
 Message = tuple[bytes, str, Header, list[bytes]]
@@ -32,6 +37,21 @@ class Shell(MemoryBroker):
         self.full = False
         self.begun: Commit | None = None
         self._served = 0.0
+
+    def _new_core(self) -> Core:
+        """`struck`: the deliveries that a fault hit, which the wire does not show."""
+        core = super()._new_core()
+        self.struck: list[tuple[str, int, str, str]] = []
+        self.hit = False
+        note = core.history.failure
+
+        def failure(seq: int, group: str, what: str, attempt: int, slot: str, fence: int, text: str) -> None:
+            if what == "fault":
+                self.struck.append((group, seq, text.removeprefix("injected: "), slot))
+            note(seq, group, what, attempt, slot, fence, text)
+
+        core.history.failure = failure  # type: ignore[method-assign]
+        return core
 
     # ---- turns -------------------------------------------------------------------------------------------------------
 
@@ -53,6 +73,9 @@ class Shell(MemoryBroker):
             more = self._flush() or more
             more = self.commit() or more
             more = self._search() or more
+        if self.hit:  # what a fault buried moves the floor at the next turn
+            self.hit = False
+            self._turn()
 
     def _flush(self) -> bool:
         messages = [_message(route, frames) for route, frames in self.core.take_out()]
@@ -61,6 +84,10 @@ class Shell(MemoryBroker):
                 self.reference.answered(header["request"], header)
         for name, group in self.reference.groups.items():
             group.read_to(self.core.groups[name].scanned, self.reference.now)
+        struck, self.struck = self.struck, []
+        self.hit = self.hit or bool(struck)
+        for group_name, seq, kind, slot in struck:
+            self.reference.strike(group_name, seq, kind, slot)
         for route, command, header, bodies in messages:
             self.reference.sent(route, command, header, bodies)
         for route in dict.fromkeys(route for route, *_ in messages):

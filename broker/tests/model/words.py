@@ -10,7 +10,7 @@ HEARTBEAT: Final = 1.0
 EVENT_BYTES_MAX: Final = 1024
 BATCH_EVENTS_MAX: Final = 4
 BATCH_BYTES_MAX: Final = 4096
-PUBLISH_EVENTS_MAX: Final = 8
+PUBLISH_EVENTS_MAX: Final = 6
 PENDING_EVENTS_MAX: Final = 10
 PENDING_BYTES_MAX: Final = 8192
 LOG_BYTES_MAX: Final = 16_384
@@ -27,6 +27,11 @@ LEASES_MAX: Final = 10
 ATTEMPTS_MAX: Final = 3
 BACKOFF: Final = (1.0, 4.0)
 IN_FLIGHT_MAX: Final = 4
+TAP_EVENTS_MAX: Final = 6
+READ_EVENTS_MAX: Final = 4
+#: Events a second that an outbox may publish, and that a group is sent.
+PUBLISH_RATES: Final = {"bank": 3.0}
+GROUP_RATES: Final = {"mail": 8.0}
 
 MESH: Final = f"""
 [grant.shop]
@@ -34,6 +39,7 @@ publish = ["shop.*"]
 announce = ["/shop"]
 [grant.bank]
 publish = ["bank.*"]
+events_per_second_max = {PUBLISH_RATES["bank"]}
 [grant.auth]
 announce = ["/auth"]
 public = true
@@ -43,6 +49,7 @@ watch = ["registry", "keys", "revocations"]
 [grant.control]
 watch = ["registry"]
 admin = true
+tap = ["shop.*", "bank.*"]
 [group_defaults]
 lease_seconds = {LEASE}
 attempts_max = {ATTEMPTS_MAX}
@@ -55,6 +62,7 @@ topics = ["{PLACED}", "{CANCELLED}"]
 part = "mail"
 topics = ["{PLACED}"]
 on_dead = "skip"
+events_per_second_max = {GROUP_RATES["mail"]}
 [bus]
 heartbeat_seconds = {HEARTBEAT}
 event_bytes_max = {EVENT_BYTES_MAX}
@@ -84,6 +92,8 @@ ANNOUNCES: Final[dict[str, tuple[str, ...]]] = {"shop": (PLACED, CANCELLED), "ba
 WATCHES: Final[dict[str, tuple[str, ...]]] = {"gateway": ("registry", "keys", "revocations"), "control": ("registry",)}
 PUTS: Final[dict[str, tuple[str, ...]]] = {"auth": ("keys", "revocations")}
 ADMINS: Final = ("control",)
+TAPS: Final[dict[str, tuple[str, ...]]] = {"control": ("shop.*", "bank.*")}
+TAPS_MAX: Final = 8
 PRODUCERS: Final[dict[str, tuple[str, ...]]] = {"shop": ("shop/box", "shop/two"), "bank": ("bank/box",)}
 IDENTITIES: Final = ("shop", "bank", "mail", "auth", "gateway", "control")
 SUBJECTS: Final = ("a", "b", "c", "d")

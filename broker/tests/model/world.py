@@ -176,6 +176,11 @@ class World:
         """For who is about to end that session."""
         self._count_held(peer.route, what)
 
+    def count_tap(self, peer: Peer, name: str, command: str) -> None:
+        """TAP or CREDIT, in whatever state that tap is."""
+        tap = self.reference.sessions[peer.route].taps.get(name)
+        self.reached["tap", tap.state if tap is not None else "none", command] += 1
+
     # ---- comparing ---------------------------------------------------------------------------------------------------
 
     def _note(self, *what: Any) -> None:
