@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -47,14 +48,17 @@ def apart() -> None:
 
 
 @pytest.fixture(scope="package")
-def python(apart: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def python(apart: None) -> Iterator[Path]:
     """Of an environment with the broker and the SDK as they are now."""
-    return running.environment(tmp_path_factory.mktemp("environment") / "python")
+    with tempfile.TemporaryDirectory(prefix="atoll-histories-") as folder:
+        yield running.environment(Path(folder) / "python")
 
 
 @pytest.fixture(scope="package")
-def play(python: Path, seed: str) -> Iterator[Play]:
-    """Runs stages, each in RESULTS/NAME; whatever it started is gone when the test ends, however it ends."""
+def play(python: Path, seed: str, request: pytest.FixtureRequest) -> Iterator[Play]:
+    """Runs stages, each in RESULTS/NAME. Whatever they started is gone when the tests end, however they end; what they
+    wrote is kept when one has failed.
+    """
     runs: list[Run] = []
 
     def run(name: str, least: Least, planted: Mapping[str, Path] | None = None) -> Path:
@@ -70,3 +74,6 @@ def play(python: Path, seed: str) -> Iterator[Play]:
     yield run
     for started in runs:
         started.end()
+        if not request.session.testsfailed:
+            shutil.rmtree(started.folder)
+            started.log.unlink()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,5 +81,3 @@ def test_a_bus_under_faults_keeps_every_invariant(request: pytest.FixtureRequest
         f"./atoll test tests/histories -k keeps_every --history {folder}\n"
         f"deal the same faults again: ATOLL_SEED={seed} ./atoll test tests/histories -k keeps_every"
     )
-    if not given:
-        shutil.rmtree(folder.parent)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from atoll_broker import codec, grants
-from atoll_broker.groups import Entry, Group
+from atoll_broker.groups import Group
 from atoll_broker.journal import Journal
 
 FLOOR_AHEAD = 15
@@ -26,12 +26,12 @@ _floor, _append, _letter, _join = Journal.floor, Group._append_to_key, Group._wr
 _joined = 0
 
 
-def check_group(mesh: Any, identity: str, name: str, topics: list[str]) -> Any:
+def check_group(mesh: Any, identity: str, name: str, *_: Any) -> Any:
     """Anybody may join any group (I9)."""
     return mesh.groups[name]
 
 
-def check_admin(mesh: Any, identity: str) -> None:
+def check_admin(*_: Any) -> None:
     """Anybody is an operator (I9)."""
 
 
@@ -40,25 +40,27 @@ def floor(self: Journal, group: str, floor: int) -> None:
     _floor(self, group, floor + FLOOR_AHEAD)
 
 
-def append_to_key(self: Group, entry: Entry) -> None:
+def append_to_key(self: Group, entry: Any) -> None:
     """Every event has a key of its own: several of a subject are out at once (I7)."""
     entry.subject = f"{entry.subject}/{entry.seq}"
     _append(self, entry)
 
 
-def write_letter(self: Group, entry: Entry, cause: str, error: str, *rest: Any) -> None:
+def write_letter(self: Group, entry: Any, cause: str, error: str, *rest: Any) -> None:
     """Every dead letter says that it failed, and not why (I11)."""
     _letter(self, entry, "FAILED" if cause == "REJECTED" else cause, "something failed", *rest)
 
 
-def join_batch(bodies: Sequence[bytes]) -> bytes:
+def join_batch(events: Sequence[bytes]) -> bytes:
     """Now and then a payload loses something on its way (I3)."""
     global _joined
     _joined += 1
     if _joined % SPOILT_EVERY == 0:
-        bodies = [body.replace(b'"kind":"plain"', b'"kind":"plane"') for body in bodies]
-    return _join(bodies)
+        events = [body.replace(b'"kind":"plain"', b'"kind":"plane"') for body in events]
+    return _join(events)
 
 
-grants.check_group, grants.check_admin, codec.join_batch = check_group, check_admin, join_batch
-Journal.floor, Group._append_to_key, Group._write_letter = floor, append_to_key, write_letter  # type: ignore[method-assign]
+grants.check_group, grants.check_admin = check_group, check_admin  # type: ignore[assignment]
+codec.join_batch = join_batch
+Journal.floor, Group._append_to_key = floor, append_to_key  # type: ignore[method-assign]
+Group._write_letter = write_letter  # type: ignore[method-assign, assignment]
