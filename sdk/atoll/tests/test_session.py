@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 
 import pytest
 import structlog.testing
 from scripted import ScriptedBroker, event, until
 
 import atoll
-from atoll import _session
+from atoll import _consumer, _session
 from atoll._consumer import Consumer
 
 
@@ -84,7 +85,7 @@ async def test_a_broker_that_was_away_for_hours_is_come_back_to(
     options: atoll.Options, broker: ScriptedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More failures in a row than a float has powers of two."""
-    monkeypatch.setattr(_session, "BACKOFF_SECONDS_MAX", 0.0)
+    monkeypatch.setattr(_session, "BACKOFF_SECONDS", (0.0, 0.0))
     broker.welcome = None
     broker.answers["HELLO"] = lambda *_: broker.lose("refused")
     async with atoll.Session(options, connector=broker) as session:
@@ -195,6 +196,35 @@ async def test_what_will_never_come_is_counted_once_however_often_it_is_said(
             broker.say("GAP", group="orders", gaps=gaps)
         broker.say("GAP", group="sales", gaps=[{**gap, "first": 1}])
         await until("the gap", lambda: consumer.gaps == {5: 11})
+
+
+async def test_a_slow_handler_is_acknowledged_as_it_goes_on(
+    options: atoll.Options, broker: ScriptedBroker, database: atoll.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One commit for all that waits would be one sign of progress after all of it, as if it hung."""
+    from scripted import Notes
+
+    monkeypatch.setattr(_consumer, "BATCH_SECONDS", 0.05)
+    table = atoll.SubscriptionTable()
+
+    @table.on("payments.payment.captured.v1", Notes)
+    def slow(event: atoll.Event[Notes], tx: atoll.Transaction) -> None:
+        time.sleep(0.04)
+
+    consumer = Consumer("orders", table, database)
+    broker.answers["SUB"] = lambda header, _: broker.say("SUBOK", group=header["group"], lease_ms=1000)
+    session = atoll.Session(options, connector=broker)
+    session.add(consumer)
+    task = asyncio.create_task(consumer.run())
+    async with session:
+        await until("credit", lambda: broker.of("CREDIT"))
+        broker.deliver(event("e-1", {"text": "a"}))
+        await until("the first ack", lambda: broker.of("ACK"))
+        broker.deliver(*[event(f"e-{n}", {"text": "a"}, subject=f"o-{n}") for n in range(2, 7)], seq=2)
+        await until("all of them", lambda: sum(len(ack["done"]) for ack in broker.of("ACK")) == 6)
+        assert [len(ack["done"]) for ack in broker.of("ACK")] == [1] * 6
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def test_a_topic_has_one_handler_and_it_is_synchronous() -> None:

@@ -34,6 +34,9 @@ IN_FLIGHT_BYTES_MAX = 8_388_608
 """What the broker may have sent and not got back as credit."""
 BATCH_EVENTS_MAX = 128
 """Events in one commit: beyond it fsync is no longer what costs, and HTTP writes wait for the batch."""
+BATCH_SECONDS = 1.0
+"""About so long a batch may take, as the last one went: what is slow is acknowledged as it goes on, not all at its end.
+Else a handler that is merely slow would look as if it hung, and leases would end before the last event is handled."""
 ERROR_LENGTH_MAX = 500
 _RETRY_SECONDS = 1.0
 _PURGE_PAUSE_SECONDS = 0.05
@@ -69,6 +72,7 @@ class Consumer:
         self._lease_seconds = 30.0  # until SUBOK says
         self._lease_bell = asyncio.Event()
         self._draining = False
+        self._batch_events = BATCH_EVENTS_MAX
         self.counters = ConsumerCounters()
         for topic in table.topics:
             self.counters.seconds[topic] = Histogram()
@@ -162,8 +166,11 @@ class Consumer:
             await self._bell.wait()
             self._bell.clear()
             while self._queue:
-                batch = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_EVENTS_MAX))]
+                batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._batch_events))]
+                began = time.monotonic()
                 await self._handle(batch)
+                affordable = int(len(batch) * BATCH_SECONDS / max(time.monotonic() - began, 0.001))
+                self._batch_events = max(1, min(affordable, BATCH_EVENTS_MAX))
             self._idle.set()
 
     async def _handle(self, batch: Sequence[_Delivery]) -> None:

@@ -28,8 +28,9 @@ from ._tap import Tap, Taps
 from ._transport import Connector, CurveKeys, Transport, ZmqConnector
 
 HELLO_SECONDS = 2.0
-BACKOFF_SECONDS_MAX = 1.0
-"""Full jitter below it: a broker's restart is ridden out in about a second, and a herd is spread over one."""
+BACKOFF_SECONDS = (0.5, 1.0)
+"""Full jitter below the first, then below the last: a broker's restart is ridden out in about a second, and no herd
+comes at once, not even to a broker that has lost its connections alone and is there."""
 REFUSED_BACKOFF_SECONDS = 5.0
 """After the broker has said no to HELLO: only an operator can change that."""
 SILENT_HEARTBEATS_MAX = 4
@@ -225,7 +226,7 @@ class Session:
             why = await self._guarded_one(connector)
             failures = 0 if self.sessions > sessions else failures + 1
             self._note_down(why)
-            limit = REFUSED_BACKOFF_SECONDS if self._refused else min(BACKOFF_SECONDS_MAX, 0.1 * 2 ** min(failures, 8))
+            limit = REFUSED_BACKOFF_SECONDS if self._refused else BACKOFF_SECONDS[failures > 0]
             await asyncio.sleep(random.uniform(0, limit))  # noqa: S311 - jitter, no secret
 
     def _ran(self, task: asyncio.Task[None]) -> None:

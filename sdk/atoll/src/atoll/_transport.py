@@ -29,6 +29,8 @@ _TURN_MESSAGES_MAX = 128
 """Received in one turn of the loop, then others have theirs."""
 _HIGH_WATER_MARK = 4096
 _HEARTBEAT_MS = 1000
+_HEARTBEAT_TIMEOUT_MS = 2000
+"""A half-open connection is found out within the sum of the two. The broker's I/O thread answers, not its loop."""
 _CONNECT_MS = 2000
 
 OnMessage = Callable[[list[bytes]], None]
@@ -216,7 +218,7 @@ def _dealer(context: zmq.Context[zmq.Socket[bytes]], keys: CurveKeys) -> zmq.Soc
         (zmq.CONNECT_TIMEOUT, _CONNECT_MS),
         (zmq.HANDSHAKE_IVL, _CONNECT_MS),
         (zmq.HEARTBEAT_IVL, _HEARTBEAT_MS),
-        (zmq.HEARTBEAT_TIMEOUT, 3 * _HEARTBEAT_MS),
+        (zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS),
     ):
         socket.setsockopt(option, value)
     socket.curve_secretkey, socket.curve_publickey, socket.curve_serverkey = keys
