@@ -14,8 +14,14 @@ import zmq
 class Peer:
     """One DEALER socket. `keys` is a part's key folder, or None for a key pair that nobody knows."""
 
-    def __init__(self, endpoint: str, keys: Path | None, server_key: bytes) -> None:
-        self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
+    def __init__(
+        self,
+        endpoint: str,
+        keys: Path | None,
+        server_key: bytes,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    ) -> None:
+        self.socket: zmq.Socket[bytes] = (context or zmq.Context.instance()).socket(zmq.DEALER)
         self.socket.setsockopt(zmq.LINGER, 0)
         if keys is None:
             public, secret = zmq.curve_keypair()
