@@ -79,7 +79,7 @@ def verify(connection: sqlite3.Connection, schema: Value) -> None:
     for table in _TREES:
         said = connection.execute(f"PRAGMA integrity_check({table})").fetchone()[0]
         if said != "ok":
-            raise StorageFailedError(f"{table} is corrupt: {said}")
+            raise StorageFailedError(f"{table} is corrupt: {said.splitlines()[-1]}")  # the lines before say less
     if schema != schema_crc(connection):
         raise StorageFailedError("the schema is corrupt: its CRC does not fit")
     _verify_roots(connection)
