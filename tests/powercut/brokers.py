@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import time
@@ -50,7 +51,7 @@ _LOOK_EVERY_SECONDS = 0.005
 class Broker:
     """Keys, ports and settings of one broker, and the process that fills it now."""
 
-    def __init__(self, folder: Path, data: Path, nursery: subprocess.Popen[str], mesh: str = MESH) -> None:
+    def __init__(self, folder: Path, data: Path, nursery: subprocess.Popen[bytes], mesh: str = MESH) -> None:
         self.data = data
         self.log = folder / "broker.log"
         self.pid = 0
@@ -82,8 +83,8 @@ class Broker:
         }  # fmt: skip
         self.log.write_text("")
         assert self._nursery.stdin is not None
-        self._nursery.stdin.write(json.dumps({"environment": variables | environment, "log": str(self.log)}) + "\n")
-        self._nursery.stdin.flush()
+        request = {"environment": variables | environment, "log": str(self.log)}
+        self._nursery.stdin.write(json.dumps(request).encode() + b"\n")
         self.pid = self._said()["pid"]
 
     @property
@@ -96,6 +97,10 @@ class Broker:
         poller = zmq.Poller()
         poller.register(self.end, zmq.POLLIN)
         return bool(poller.poll(0))
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
 
     def wait(self) -> int:
         """Its exit code once it has ended; negative: by that signal."""
@@ -110,6 +115,10 @@ class Broker:
         """The last lines of this boot's log."""
         return self.log.read_text(errors="replace")[-2000:]
 
+    def last_word(self) -> str:
+        """The last line, which says why it ended."""
+        return (self.words().splitlines() or ["nothing"])[-1]
+
     def _said(self) -> dict[str, int]:
         assert self._nursery.stdout is not None
         line = self._nursery.stdout.readline()
@@ -123,16 +132,20 @@ class Broker:
 
 
 @contextmanager
-def nursery(python: Path, planted: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+def nursery(python: Path, planted: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """A place for brokers to be born, with a folder of `planted/` loaded."""
     variables = {"PYTHONPATH": str(planted)} if planted else {}
     with subprocess.Popen(
         [str(python), str(_NURSERY), "atoll_broker"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=variables,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=variables,
+        bufsize=0,  # a line that lies in a buffer makes no descriptor readable
     ) as process:  # fmt: skip
-        yield process
-        assert process.stdin is not None
-        process.stdin.close()  # it kills what it has, and ends
+        try:
+            yield process
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()  # it kills what it has
+            process.wait()
 
 
 def environment_of_the_broker(folder: Path) -> Path:

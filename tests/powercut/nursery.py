@@ -39,6 +39,7 @@ def _become(module: str, environment: dict[str, str], log: str) -> None:
         os.dup2(target, descriptor)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.argv = [module]
+    del sys.modules[f"{module}.__main__"]  # it runs now, and under another name
     code = 1
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)

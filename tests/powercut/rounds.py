@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 import zmq
 
-from brokers import Broker
+from brokers import Broker, nursery
 from parties import BrokenPromiseError, Consumer, Publisher, check_group
-from plug import Plug
+from plug import Plug, forgetful_disk
 from rawbus import Peer
 
+SEED = int(os.environ.get("ATOLL_SEED", "5"))
+PLANTED = Path(__file__).parent / "planted"
 _ROUND_SECONDS_MAX = 30.0
 _DRAIN_SECONDS_MAX = 60.0
+
+
+class EndedError(Exception):
+    """The broker ended by itself."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,7 @@ class Machine:
         """Start. A refusal to start is a broken promise here: the disk did nothing that a disk may not do."""
         code = self.broker.start()
         if code is not None:
-            raise BrokenPromiseError(f"the broker refused to start, exit {code}: {self.broker.words()}")
+            raise BrokenPromiseError(f"the broker refused to start, exit {code}: {self.broker.last_word()}")
 
     def meet(self, peers: Peers) -> None:
         """Everybody says HELLO, and looks whether all that was promised is there."""
@@ -114,6 +123,8 @@ class Machine:
             while wanted - consumer.acked:
                 poller.poll(200)
                 consumer.hear()
+                if self.broker.has_ended():
+                    raise EndedError
                 left = sorted(wanted - consumer.acked)
                 if time.monotonic() > deadline:
                     raise BrokenPromiseError(f"{identity} was never given {left[:20]} ({len(left)} in all)")
@@ -146,3 +157,12 @@ class Peers:
         for other in more:
             poller.register(other, zmq.POLLIN)
         return poller
+
+
+@contextmanager
+def machine(folder: Path, python: Path, planted: str = "") -> Iterator[Machine]:
+    """A broker on a disk that forgets."""
+    loaded = PLANTED / planted if planted else None
+    with forgetful_disk(folder, SEED) as (disk, plug), nursery(python, loaded) as births:
+        broker = Broker(folder, disk / "data", births)
+        yield Machine(broker, plug, Publisher(), Consumer("bank", Random(SEED), keeps_back=0.02))

@@ -6,42 +6,20 @@ every cut loses what was acknowledged.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
-import pytest
-
-from brokers import Broker, environment_of_the_broker, nursery
 from measured import say
 from parties import BrokenPromiseError, Consumer, Publisher
-from plug import forgetful_disk, need_fuse
-from rounds import Machine, choose
+from rounds import SEED, Machine, choose, machine
 
-PLANTED = Path(__file__).parent / "planted"
-SEED = int(os.environ.get("ATOLL_SEED", "5"))
+pytest_plugins = ["power_fixtures"]
+
 CUTS = 220
 CUTS_MIN, IN_FLIGHT_SHARE_MIN, ACKED_MIN, CHECKPOINTS_HIT_MIN = 200, 0.5, 10_000, 10
 CONTROL_CUTS, CONTROL_LOST_SHARE_MIN = 40, 0.95
-
-
-@pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The deployed broker's Python."""
-    need_fuse()
-    return environment_of_the_broker(tmp_path_factory.mktemp("up"))
-
-
-@contextmanager
-def machine(folder: Path, python: Path, planted: str) -> Iterator[Machine]:
-    """A broker on a disk that forgets."""
-    with forgetful_disk(folder, SEED) as (disk, plug), nursery(python, PLANTED / planted) as births:
-        broker = Broker(folder, disk / "data", births)
-        yield Machine(broker, plug, Publisher(), Consumer("bank", Random(SEED), keeps_back=0.02))
 
 
 def test_no_acked_event_is_lost_in_a_power_cut(tmp_path: Path, python: Path) -> None:
