@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from system import System, poll_until
 
-from atoll_ops import acts, cli, console, logview, prepare, status
+from atoll_ops import acts, buscli, console, logview, prepare, status
 from atoll_ops.errors import OperationError
 from atoll_ops.state import State, write_private
 
@@ -180,17 +180,19 @@ def bus(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         asked.append(path)
         if path == "/ops/groups":
             return {"groups": {"quiet": {}, "a b": {}}}
-        if "a%20b" not in path:
+        if "group=a+b" not in path or "subject=s9" in path:
             return {"items": [], "next": None}
+        if "subject=s3" in path:
+            return {"items": letters[2:], "next": None}
         return {"items": letters[2:], "next": None} if "cursor=2" in path else {"items": letters[:2], "next": "2"}
 
-    monkeypatch.setattr(cli, "_bus", answer)
+    monkeypatch.setattr(buscli, "ask_control", answer)
     return asked
 
 
 def test_dead_letters_of_a_group_are_listed_to_the_last(bus: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.dlq_list("a b") == 0
-    assert bus == ["/ops/dlq?group=a%20b&limit=200", "/ops/dlq?group=a%20b&limit=200&cursor=2"]
+    assert buscli.dlq_list("a b") == 0
+    assert bus == ["/ops/dlq?group=a+b&limit=200", "/ops/dlq?group=a+b&limit=200&cursor=2"]
     said = capsys.readouterr().out
     assert [line.split()[2] for line in said.splitlines()] == ["1", "2", "3"]
     assert "\x1b" not in said
@@ -199,16 +201,16 @@ def test_dead_letters_of_a_group_are_listed_to_the_last(bus: list[str], capsys: 
 def test_without_a_group_the_dead_letters_of_all_are_listed(
     bus: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cli.dlq_list()
+    buscli.dlq_list()
     assert bus[0] == "/ops/groups"
     assert capsys.readouterr().out.count("a b") == 3
-    cli.dlq_list("quiet")
+    buscli.dlq_list("quiet")
     assert capsys.readouterr().out == "no dead letters\n"
 
 
 @pytest.mark.usefixtures("bus")
 def test_one_subjects_dead_letters_are_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
-    cli.dlq_show("a b", "s3")
+    buscli.dlq_show("a b", "s3")
     assert [letter["seq"] for letter in json.loads(capsys.readouterr().out)] == [3]
     with pytest.raises(OperationError, match="no dead letter of s9"):
-        cli.dlq_show("a b", "s9")
+        buscli.dlq_show("a b", "s9")

@@ -9,17 +9,27 @@ Imports stay inside the commands: `status` and `up` are used all day, and load n
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
-from urllib.parse import quote, urlencode
+from typing import Annotated
+from urllib.parse import urlencode
 
 from cyclopts import App, CycloptsError, Parameter, validators
 
+from atoll_ops import buscli
+from atoll_ops.command import (
+    BY_HAND,
+    AsJson,
+    MeshOption,
+    Reason,
+    StateOption,
+    ask_control,
+    host_only,
+    page_of,
+    root,
+    state_of,
+)
 from atoll_ops.errors import OperationError
-from atoll_ops.state import State
 
 app = App(
     name="atoll",
@@ -28,48 +38,11 @@ app = App(
     help_format="plaintext",
     result_action="return_value",
 )
-group = App(name="group", help="Consumer groups on the bus.")
-dlq = App(name="dlq", help="Dead letters: events that a group gave up on.")
 contracts = App(name="contracts", help="What parts have promised one another about events.")
-app.command(group)
-app.command(dlq)
 app.command(contracts)
+buscli.register(app)
 
-StateOption = Annotated[
-    Path | None, Parameter(name="--state", help="State directory; default .atoll in the repository.")
-]
-MeshOption = Annotated[Path | None, Parameter(name="--mesh", help="System page; default mesh.toml in the repository.")]
-Reason = Annotated[str, Parameter(name="--reason", help="Why; it goes into the audit.")]
-_BY_HAND = "at the command line"
 WRONG_USAGE = 2
-
-
-def root() -> Path:
-    """The repository, told by the launcher. Raises OperationError where nobody told."""
-    given = os.environ.get("ATOLL_ROOT")
-    if not given:
-        raise OperationError("ATOLL_ROOT is not set: run ./atoll, or set it to the repository's folder")
-    return Path(given)
-
-
-def state_of(given: Path | None) -> State:
-    """The state directory that a command means."""
-    if given is None and (told := os.environ.get("ATOLL_STATE")):  # an image's
-        return State(Path(told))
-    return State(given if given is not None else root() / ".atoll")
-
-
-def page_of(given: Path | None) -> Path:
-    """The system page that a command means."""
-    if given is None and (told := os.environ.get("ATOLL_MESH")):  # an image's
-        return Path(told)
-    return given if given is not None else root() / "mesh.toml"
-
-
-def _host_only(instead: str) -> None:
-    """Raises OperationError in an image, where the container engine does what this verb does on a host."""
-    if os.environ.get("ATOLL_STATE"):
-        raise OperationError(f"in a container this is the engine's to do: `{instead}` outside")
 
 
 @app.command
@@ -90,7 +63,7 @@ def up(
     from atoll_ops import up as bring
     from atoll_ops.prepare import Wish
 
-    _host_only("docker compose up -d")
+    host_only("docker compose up -d")
     wish = Wish(ports, _names(only), _names(without), jaeger)
     return bring.up(root(), state_of(state), page_of(mesh), wish, detach=detach)
 
@@ -104,14 +77,12 @@ def down(*, state: StateOption = None) -> int:
     """Drain and end everything, in reverse order."""
     from atoll_ops import up as bring
 
-    _host_only("docker compose down")
+    host_only("docker compose down")
     return bring.down(root(), state_of(state))
 
 
 @app.command
-def status(
-    *, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False, state: StateOption = None
-) -> int:
+def status(*, as_json: AsJson = False, state: StateOption = None) -> int:
     """How every part is, with an agent or without.
 
     Args:
@@ -140,7 +111,7 @@ def logs(
     """
     from atoll_ops import logview
 
-    _host_only("docker compose logs [-f] [NAME]")
+    host_only("docker compose logs [-f] [NAME]")
     return logview.show(state_of(state), name, follow=follow)
 
 
@@ -149,7 +120,7 @@ def doctor(*, mesh: MeshOption = None, state: StateOption = None) -> int:
     """Look for what is wrong with this machine, the environments or the state directory."""
     from atoll_ops import doctor as physician
 
-    _host_only("docker compose ps")
+    host_only("docker compose ps")
     return physician.examine(root(), state_of(state), page_of(mesh))
 
 
@@ -163,7 +134,7 @@ def jaeger(*, pin: str | None = None) -> int:
     """
     from atoll_ops.jaeger import foreground
 
-    _host_only("docker compose up -d jaeger")
+    host_only("docker compose up -d jaeger")
     return foreground.print_pins(pin) if pin else foreground.bring_now(root())
 
 
@@ -176,7 +147,7 @@ def reset(*, yes: bool = False, state: StateOption = None) -> int:
     """
     from atoll_ops import reset as forget
 
-    _host_only("docker compose down --volumes")
+    host_only("docker compose down --volumes")
     return forget.reset(state_of(state), yes=yes)
 
 
@@ -195,31 +166,31 @@ def _act(act: str, target: str, reason: str, state: Path | None, seconds: float 
 
 
 @app.command
-def kill(target: str, /, *, reason: Reason = _BY_HAND, state: StateOption = None) -> int:
+def kill(target: str, /, *, reason: Reason = BY_HAND, state: StateOption = None) -> int:
     """SIGKILL to NAME[/N] now. It is started again at once: this is a fault, not a stop."""
     return _act("kill", target, reason, state)
 
 
 @app.command
-def stop(target: str, /, *, reason: Reason = _BY_HAND, state: StateOption = None) -> int:
+def stop(target: str, /, *, reason: Reason = BY_HAND, state: StateOption = None) -> int:
     """Drain NAME[/N] (10 s, then less and less gently); it stays down until `start`."""
     return _act("stop", target, reason, state)
 
 
 @app.command
-def start(target: str, /, *, reason: Reason = _BY_HAND, state: StateOption = None) -> int:
+def start(target: str, /, *, reason: Reason = BY_HAND, state: StateOption = None) -> int:
     """Start NAME[/N] that was stopped, or that waits after failures."""
     return _act("start", target, reason, state)
 
 
 @app.command
-def restart(target: str, /, *, reason: Reason = _BY_HAND, state: StateOption = None) -> int:
+def restart(target: str, /, *, reason: Reason = BY_HAND, state: StateOption = None) -> int:
     """Drain NAME[/N] and start it again."""
     return _act("restart", target, reason, state)
 
 
 @app.command
-def pause(target: str, /, *, seconds: float = 60.0, reason: Reason = _BY_HAND, state: StateOption = None) -> int:
+def pause(target: str, /, *, seconds: float = 60.0, reason: Reason = BY_HAND, state: StateOption = None) -> int:
     """Make NAME[/N] stand still (SIGSTOP) until `resume`.
 
     Args:
@@ -229,21 +200,12 @@ def pause(target: str, /, *, seconds: float = 60.0, reason: Reason = _BY_HAND, s
 
 
 @app.command
-def resume(target: str, /, *, reason: Reason = _BY_HAND, state: StateOption = None) -> int:
+def resume(target: str, /, *, reason: Reason = BY_HAND, state: StateOption = None) -> int:
     """Let a paused NAME[/N] go on."""
     return _act("resume", target, reason, state)
 
 
-# ---- what control knows: the audit, alarms, the bus --------------------------------------------------------------
-
-
-def _bus(state: Path | None, method: str, path: str, body: object = None) -> Any:
-    from atoll_ops import acts
-
-    try:
-        return acts.control(state_of(state), method, path, body)
-    except acts.ControlDownError as error:
-        raise OperationError(f"control does not answer ({error}): see `./atoll status`") from error
+# ---- what control knows: the audit, alarms -----------------------------------------------------------------------
 
 
 @app.command
@@ -267,7 +229,7 @@ def audit(
 
     given = {"who": who, "act": act, "target": target, "limit": str(limit)}
     query = urlencode({name: value for name, value in given.items() if value})
-    return opsview.audit(_bus(state, "GET", f"/ops/audit?{query}")["items"])
+    return opsview.audit(ask_control(state, "GET", f"/ops/audit?{query}")["items"])
 
 
 @app.command
@@ -275,63 +237,7 @@ def alarms(*, state: StateOption = None) -> int:
     """What an operator should look at now."""
     from atoll_ops import opsview
 
-    return opsview.alarms(_bus(state, "GET", "/ops/snapshot")["alarms"])
-
-
-@group.command(name="list")
-def group_list(*, state: StateOption = None) -> int:
-    """Every group with its lag, what is in flight, and its dead letters."""
-    from atoll_ops import busview
-
-    return busview.groups(_bus(state, "GET", "/ops/groups"))
-
-
-@app.command
-def topics(*, state: StateOption = None) -> int:
-    """Every topic on the bus."""
-    from atoll_ops import busview
-
-    return busview.topics(_bus(state, "GET", "/ops/topics"))
-
-
-def _dead_letters(state: Path | None, group: str) -> Iterator[dict[str, Any]]:
-    """Every dead letter of a group, oldest first."""
-    path, cursor = f"/ops/dlq?group={quote(group, safe='')}&limit=200", ""
-    while True:
-        page = _bus(state, "GET", path + cursor)
-        yield from page["items"]
-        if page["next"] is None:
-            return
-        cursor = f"&cursor={page['next']}"
-
-
-@dlq.command(name="list")
-def dlq_list(group: str | None = None, /, *, state: StateOption = None) -> int:
-    """The dead letters of a group, or of every group, with their cause."""
-    from atoll_ops import busview
-
-    groups = [group] if group is not None else sorted(_bus(state, "GET", "/ops/groups")["groups"])
-    return busview.dead_letters({name: _dead_letters(state, name) for name in groups})
-
-
-@dlq.command(name="show")
-def dlq_show(group: str, subject: str, /, *, state: StateOption = None) -> int:
-    """All that is known of one subject's dead letters in a group, as JSON."""
-    found = [letter for letter in _dead_letters(state, group) if letter["subject"] == subject]
-    if not found:
-        raise OperationError(f"{group} has no dead letter of {subject}: see `./atoll dlq list {group}`")
-    print(json.dumps(found, indent=2))
-    return 0
-
-
-@dlq.command(name="replay")
-def dlq_replay(
-    group: str, subject: str | None = None, /, *, reason: Reason = _BY_HAND, state: StateOption = None
-) -> int:
-    """Deliver a group's dead letters again: all of them, or one subject's."""
-    answer = _bus(state, "POST", "/ops/dlq/replay", {"group": group, "subject": subject, "reason": reason})
-    print(json.dumps(answer))
-    return 0
+    return opsview.alarms(ask_control(state, "GET", "/ops/snapshot")["alarms"])
 
 
 # ---- contracts ---------------------------------------------------------------------------------------------------
@@ -342,7 +248,7 @@ def contracts_check(
     *,
     span: Annotated[str, Parameter(name="--range")] = "",
     running: Annotated[bool, Parameter(name="--running", negative="")] = False,
-    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    as_json: AsJson = False,
     state: StateOption = None,
 ) -> int:
     """Does every consumer's copy fit its publisher's schema? Exits 1 if not. (Rules: docs/how-to/look-into-the-bus.md.)
@@ -350,12 +256,11 @@ def contracts_check(
     Args:
         span: Two commits, A..B (A.. for A and the files as they are): were there additions alone?
         running: And do the live sessions announce what the files say?
-        as_json: Everything as JSON.
     """
     from atoll_ops.contracts import verb
 
-    _host_only("./atoll contracts check, in the repository")
-    ask = (lambda: list(_bus(state, "GET", "/ops/contracts")["contracts"])) if running else None
+    host_only("./atoll contracts check, in the repository")
+    ask = (lambda: list(ask_control(state, "GET", "/ops/contracts")["contracts"])) if running else None
     return verb.run(root(), span, ask, as_json=as_json)
 
 
@@ -368,7 +273,7 @@ def asyncapi(*, output: Path | None = None, mesh: MeshOption = None) -> int:
     """
     from atoll_ops.contracts import asyncapi as document
 
-    _host_only("./atoll asyncapi, in the repository")
+    host_only("./atoll asyncapi, in the repository")
     return document.write(root(), page_of(mesh), output)
 
 
@@ -400,7 +305,7 @@ def clients(*words: Words, state: StateOption = None) -> int:
 def _administer(kind: str, words: tuple[str, ...], state: Path | None) -> int:
     from atoll_ops import accounts
 
-    _host_only(f"docker compose exec -e ATOLL_DATA=/atoll/data/auth-1 auth /env/bin/python -m atoll_auth {kind} …")
+    host_only(f"docker compose exec -e ATOLL_DATA=/atoll/data/auth-1 auth /env/bin/python -m atoll_auth {kind} …")
     return accounts.administer(root(), state_of(state), kind, words)
 
 
@@ -415,7 +320,7 @@ def demo(file: Path | None = None, /, *, rate: float | None = None, state: State
         file: In UCI Online Retail format; default: a small invented sample.
         rate: At most so many requests a second.
     """
-    _host_only("./atoll demo --state DIR")
+    host_only("./atoll demo --state DIR")
     from atoll_ops.demo import run
 
     return run.demo(state_of(state), file, rate)

@@ -16,7 +16,7 @@ def audit(items: list[dict[str, Any]]) -> int:
         act = f"{item['act']} {item['target']}"
         print(
             harmless(
-                f"{_when(item['at'])}  {item['who']:<12}{act:<24}{item['result'] or 'goes on'}  ({item['reason']})"
+                f"{_when(item['at'])}  {item['who']:<12}{act:<24}  {item['result'] or 'goes on'}  ({item['reason']})"
             )
         )
     return 0

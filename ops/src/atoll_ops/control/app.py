@@ -15,11 +15,11 @@ from atoll_ops import sockets
 from atoll_ops.agency import Agency
 from atoll_ops.control import webhook
 from atoll_ops.control.alarms import Alarm
+from atoll_ops.control.busdesk import BusDesk
 from atoll_ops.control.desk import Desk
-from atoll_ops.control.local import make_local_app
+from atoll_ops.control.local import furnish, make_local_app
 from atoll_ops.control.metrics import ControlCollector
 from atoll_ops.control.observer import Observer
-from atoll_ops.control.routes import DESK, routes
 from atoll_ops.control.webhook import Webhook
 
 _SHUTDOWN_SECONDS = 5.0
@@ -42,13 +42,13 @@ def make_app(
     agency = Agency(run, agents, page)
     observer = Observer(agency, database, posts.tell if posts is not None else _tell_nobody)
     desk = Desk(agency, database, observer)
+    bus = BusDesk(desk.check_may, database, observer)
     app = web.Application()
-    app[DESK] = desk
-    app.add_routes(routes)
+    furnish(app, desk, bus)
     version = telemetry.service_version("ops")  # the part is `control`, the project it is released with `ops`
     attached = atoll_web.attach(app, options, database=database, prefixes=("/ops",), version=version)
     attached.registry.register(ControlCollector(observer.book, posts))
-    desk.session = observer.bus.session = attached.session
+    bus.session = observer.bus.session = attached.session
 
     async def observing(_: web.Application) -> AsyncIterator[None]:
         await observer.restore()
@@ -62,7 +62,7 @@ def make_app(
 
     async def local_socket(_: web.Application) -> AsyncIterator[None]:
         await desk.look_for_ends()
-        runner = web.AppRunner(make_local_app(desk), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
+        runner = web.AppRunner(make_local_app(desk, bus), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
         await runner.setup()
         path = run / "control.sock"
         await web.SockSite(runner, sockets.listen(path)).start()

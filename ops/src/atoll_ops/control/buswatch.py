@@ -13,11 +13,15 @@ from typing import Any
 import msgspec
 
 import atoll
-from atoll_ops.control import memory
+from atoll_ops.control import audit, memory
 
 EVERY_SECONDS = 1.0
 _ANSWER_SECONDS = 1.0
-_VERBS = ("groups", "topics", "sessions", "alarms")
+#: What is asked, and the field of the answer.
+_VERBS = {"groups": "groups", "topics": "topics", "sessions": "sessions", "alarms": "alarms", "fault.list": "faults"}
+#: What a broker of an earlier release does not know: nothing else is to be lost with it.
+_NEWER = frozenset({"fault.list"})
+_REASONS_MAX = 100
 _TOPICS_KEY = "topics"
 _RATE_SECONDS = 10.0
 _SAMPLES_MAX = 32
@@ -33,31 +37,52 @@ class BusWatch:
 
     def __init__(self, database: atoll.Database) -> None:
         self.seen: dict[str, Any] | None = None
-        """{"as_of", "groups", "topics" with rates, "sessions", "alarms"} as last known."""
+        """{"as_of", "groups", "topics" with rates, "sessions", "alarms", "faults" with reasons} as last known."""
         self.why: str | None = "not asked yet"
         """Why nothing newer is known, or None."""
         self.topics_of: Topics = {}
         self._database = database
         self._stored: list[tuple[float, dict[str, int]]] = []
+        self._reasons: dict[str, str] = {}
 
     async def restore(self) -> None:
         """What was known before control's restart. A damaged memory is none."""
         kept = await self._database.read(lambda reader: memory.load(reader, _TOPICS_KEY))
         if kept is not None:
             self.topics_of = msgspec.json.decode(kept, type=Topics)
+        # Faults outlive control: their reasons are in its audit.
+        query = audit.Query(act="fault.put")
+        for record in reversed(await self._database.read(lambda reader: audit.page(reader, query, _REASONS_MAX, None))):
+            self.note_fault(str(record["result"]).removeprefix("fault "), record["reason"])
+
+    def note_fault(self, fault_id: str, reason: str) -> None:
+        """Why a fault was put: the broker knows by whom alone."""
+        self._reasons[fault_id] = reason
+        while len(self._reasons) > _REASONS_MAX:
+            del self._reasons[next(iter(self._reasons))]
 
     async def look(self) -> None:
         """Ask once; what is known stays if there is no answer."""
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
-                answers = await asyncio.gather(*(self.session.admin(verb) for verb in _VERBS))
+                answers = await asyncio.gather(*(self._ask(verb) for verb in _VERBS))
         except (TimeoutError, atoll.AtollError) as error:
             self.why = str(error) or "no answer in time"
             return
-        seen = {verb: answer[verb] for verb, answer in zip(_VERBS, answers, strict=True)}
+        seen = {field: answer[field] for field, answer in zip(_VERBS.values(), answers, strict=True)}
         self._add_rates(seen["topics"], time.monotonic())
+        for fault in seen["faults"]:
+            fault["reason"] = self._reasons.get(fault["id"], "")
         self.seen, self.why = {"as_of": time.time(), **seen}, None
         await self._learn(seen)
+
+    async def _ask(self, verb: str) -> dict[str, Any]:
+        try:
+            return await self.session.admin(verb)
+        except atoll.BusRefusedError:
+            if verb not in _NEWER:
+                raise
+            return {_VERBS[verb]: []}
 
     def _add_rates(self, topics: dict[str, Any], now: float) -> None:
         """Events a second by topic, over ten seconds. A broker that began anew counts from nought."""

@@ -15,9 +15,7 @@ import uuid
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import msgspec
 import structlog
-from opentelemetry import trace
 
 import atoll
 from atoll import web
@@ -25,14 +23,13 @@ from atoll_ops.agency import Agency
 from atoll_ops.control import audit
 from atoll_ops.control.denials import Denials
 from atoll_ops.control.observer import Observer
+from atoll_ops.control.permissions import Asker, scope_for
+from atoll_ops.control.tracing import trace_id
 from atoll_ops.errors import AgentGoneError
 from atoll_ops.operations import ACTS
 
-#: Everything stands on these two: only an admin acts on them.
-ADMIN_ONLY = frozenset({"broker", "auth"})
 _FOLLOW_SECONDS_MAX = 120.0
 _LOOK_EVERY_SECONDS = 0.1
-_REPLAY_PAGE = 200
 _WORD_MAX = 64  # of an act or target that is only attempted, and may be any text
 
 #: Answers a request in its effect's transaction, once per Idempotency-Key: `web.idempotent` with its request filled in.
@@ -40,17 +37,8 @@ Once = Callable[[atoll.Transaction, Callable[[], web.Answer]], web.Answer]
 _log = structlog.get_logger("atoll.control")
 
 
-class Asker(msgspec.Struct, frozen=True):
-    """Who asks, and what they may do."""
-
-    who: str
-    scopes: frozenset[str]
-
-
 class Desk:
-    """Agent, bus and audit, brought together. `session` is set once the application is attached to the bus."""
-
-    session: atoll.Session
+    """Agent and audit, brought together."""
 
     def __init__(self, agency: Agency, database: atoll.Database, observer: Observer) -> None:
         self._agency = agency
@@ -68,15 +56,6 @@ class Desk:
         if seen is None:
             raise web.Problem(503, "agent_gone", self._observer.agent_lost or "the agent has not answered yet")
         return seen
-
-    async def admin(self, verb: str, **arguments: Any) -> dict[str, Any]:
-        """One request to the broker. Raises Problem 503 while it does not answer, 422 if it refuses."""
-        try:
-            return await self.session.admin(verb, **arguments)
-        except atoll.BusRefusedError as error:
-            raise web.Problem(422, "bus_refused", str(error)) from error
-        except atoll.AtollError as error:
-            raise web.Problem(503, "bus_unavailable", str(error), headers={"Retry-After": "1"}) from error
 
     async def operation(self, operation_id: str) -> dict[str, Any]:
         """Where an operation stands: as the agent knows it, else as the audit does. Raises Problem 404."""
@@ -130,33 +109,6 @@ class Desk:
             await self._dispatch(begun, seconds)
         return answer
 
-    async def replay(self, asker: Asker, group: str, subject: str | None, reason: str) -> dict[str, Any]:
-        """Deliver dead letters again, audited; how many. Raises Problem."""
-        target = group if subject is None else f"{group}: {subject}"
-        await self.check_may(asker, "dlq.replay", target, reason)
-        operation_id = uuid.uuid4().hex
-        await self._database.write(
-            lambda tx: audit.begin(
-                tx, who=asker.who, act="dlq.replay", target=target, reason=reason, operation_id=operation_id,
-                trace_id=trace_id(),
-            )
-        )  # fmt: skip
-        try:
-            subjects = [subject] if subject is not None else await self._dead_subjects(group)
-            count = 0
-            for one in subjects:
-                count += int((await self.admin("dlq.replay", group=group, subject=one))["replayed"])
-        except web.Problem as problem:
-            await self._end(operation_id, f"failed: {problem.detail}")
-            raise
-        await self._end(operation_id, f"{count} replayed")
-        return {"group": group, "subjects": len(subjects), "replayed": count}
-
-    async def _dead_subjects(self, group: str) -> list[str]:
-        """Subjects with dead letters, oldest first; one page: what is left after it is replayed by asking again."""
-        listed = await self.admin("dlq.list", group=group, limit=_REPLAY_PAGE)
-        return list(dict.fromkeys(str(letter["subject"]) for letter in listed["letters"]))
-
     async def _objection(self, act: str, name: str, instance: int) -> web.Problem | None:
         """Why it makes no sense now: 404 for a slot that there is none of, 409 for an act that cannot be done."""
         parts = (await self._ask(do="snapshot"))["parts"]
@@ -186,8 +138,7 @@ class Desk:
 
     async def check_may(self, asker: Asker, act: str, target: str, reason: str) -> None:
         """Raises Problem 403, with a record of the attempt, for one who may not."""
-        name = target.partition("/")[0]
-        scope = "ops:admin" if name in ADMIN_ONLY and act in ACTS else "ops:operate"
+        scope = scope_for(act, target)
         if scope in asker.scopes:
             return
         await self._note_denied(asker, act, target, reason)
@@ -281,12 +232,6 @@ class Desk:
         self._followers.discard(task)
         if not task.cancelled() and task.exception() is not None:
             _log.error("an operation's end was not noted", error=repr(task.exception()))
-
-
-def trace_id() -> str | None:
-    """The current trace's id in hex, if there is one."""
-    context = trace.get_current_span().get_span_context()
-    return f"{context.trace_id:032x}" if context.is_valid else None
 
 
 def _begun(act: str, name: str, instance: int, reason: str, by: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ the processes anyway, so all of `ops:*` is granted; a peer of another user is re
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 
@@ -15,19 +16,33 @@ from opentelemetry import trace
 
 from atoll import web as atoll_web
 from atoll_ops import sockets
+from atoll_ops.control import busroutes, routes
+from atoll_ops.control.busdesk import BusDesk
 from atoll_ops.control.desk import Desk
-from atoll_ops.control.routes import DESK, routes
+from atoll_ops.control.requests import DESK
 
 SCOPES = frozenset({"ops:read", "ops:operate", "ops:admin"})
 _tracer = trace.get_tracer("atoll_ops")
 
 
-def make_local_app(desk: Desk) -> web.Application:
+def make_local_app(desk: Desk, bus: BusDesk) -> web.Application:
     """The operators' API without tokens, for the local socket alone."""
     app = web.Application(middlewares=[_observe, _problems, _admit])
-    app[DESK] = desk
-    app.add_routes(routes)
+    furnish(app, desk, bus)
     return app
+
+
+def furnish(app: web.Application, desk: Desk, bus: BusDesk) -> None:
+    """The same handlers for either way in."""
+    app[DESK], app[busroutes.BUS] = desk, bus
+    app[busroutes.CLOSING] = closing = asyncio.Event()
+    app.add_routes(routes.routes)
+    app.add_routes(busroutes.routes)
+
+    async def end_streams(_: web.Application) -> None:
+        closing.set()
+
+    app.on_shutdown.append(end_streams)
 
 
 @web.middleware

@@ -48,7 +48,7 @@ def compose(known: Known, *, monotonic: float, wall: float) -> dict[str, Any]:
         "figures": _figures(parts, groups),
         "parts": parts,
         "bus": bus,
-        "faults": [fault for part in parts if (fault := _fault(part)) is not None],
+        "faults": [*(fault for part in parts if (fault := _fault(part)) is not None), *_bus_faults(bus, wall)],
         "alarms": msgspec.to_builtins(known.alarms),
     }
 
@@ -134,6 +134,21 @@ def _figures(parts: Iterable[Part], groups: Mapping[str, Any] | None) -> dict[st
         "worst_lag": {"group": worst[0], "lag": worst[1]["lag"]} if worst else None,
         "dead_letters": sum(group["dead"] for group in groups.values()) if groups is not None else None,
     }
+
+
+def _bus_faults(bus: Mapping[str, Any], wall: float) -> list[dict[str, Any]]:
+    """Those on a group's deliveries. The broker ends them by itself, whether or not it is heard."""
+    ends = [(fault, bus["as_of"] + fault["left_ms"] / 1000) for fault in bus.get("faults", ())]
+    return [
+        {
+            "id": fault["id"], "kind": fault["kind"], "until": until, "by": fault["by"], "reason": fault["reason"],
+            "target": fault["group"] if fault["topic"] is None else f"{fault['group']}: {fault['topic']}",
+            "share": fault["share"], "delay_ms": fault["delay_ms"] if fault["kind"] == "delay" else None,
+            "hits": fault["hits"],
+        }
+        for fault, until in ends
+        if until > wall
+    ]  # fmt: skip
 
 
 def _fault(part: Part) -> dict[str, Any] | None:
