@@ -72,6 +72,17 @@ def test_the_strip_says_how_old_and_that_it_is_held() -> None:
     assert fleetview.freshness(view(of, held=True), None).endswith("held")
 
 
+def test_where_nothing_alarms_it_says_so_or_who_is_on_the_way_back() -> None:
+    def said(state: str, up: int = 2, age: float = 0.0) -> str:
+        of = fleet({"name": "a"}, {"name": "payments", "state": state}, figures={"up": up, "of": 2})
+        return fleetview.quiet(view(of, age))
+
+    assert said("running") == said("absent") == "Nothing is gone, and nothing alarms."
+    assert said("starting", up=1) == "Not running yet: payments (starting)"
+    assert said("running", up=1) == "", "a part that is not up, and nobody to name: no word of comfort"
+    assert said("running", age=6) == fleetview.quiet(view(None)) == ""
+
+
 def test_a_state_that_this_dashboard_does_not_know_is_unknown() -> None:
     assert states.shown("levitating", 0) == "unknown"
 

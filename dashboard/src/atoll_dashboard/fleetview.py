@@ -96,6 +96,16 @@ def sentence(part: Part) -> str:
     return f"{part.name} is {part.state}" + (f": {part.why}" if part.why else "")
 
 
+def quiet(view: View) -> str:
+    """What stands where the alert would be: that all is well, or who is on the way back."""
+    if view.snapshot is None or view.stale:
+        return ""
+    coming = [part for part in view.by_name() if view.state(part) not in ("running", "absent")]
+    if not coming and view.snapshot.figures.up >= view.snapshot.figures.of:
+        return "Nothing is gone, and nothing alarms."
+    return f"Not running yet: {', '.join(f'{part.name} ({view.state(part)})' for part in coming)}" if coming else ""
+
+
 def fleet_word(view: View) -> tuple[str, str]:
     """The fleet's state and its words: ("running", "13 of 13 up")."""
     if view.snapshot is None or view.age_seconds > states.UNKNOWN_AFTER_SECONDS:

@@ -1,7 +1,8 @@
 """What every page has: the strip, what is gone, the operations of this tab; and one part that renews itself.
 
 One live fragment a page, of HTML elements alone: with several, or with canvases, ten viewers were enough to bring the
-server down.
+server down. Nothing that comes and goes moves what is under the pointer: the strip stays at the upper edge of the
+window and has one height, an alert lies over the page's title, and what became of an act stands at the lower edge.
 """
 
 from __future__ import annotations
@@ -43,10 +44,14 @@ def _live(body: Body) -> None:
         st.rerun()  # the whole page, which sets the other pace
     held = bool(st.session_state.get(_HOLD))
     view = _view(_seen(held), held)
-    _strip(session, view)
-    _alert(view)
-    acts.show()
-    body(session, view)
+    with st.container(key="top"):
+        _strip(session, view)
+        _alert(view)
+    page, news = st.container(key="page"), st.container(key="news")
+    with news:
+        acts.show()
+    with page:
+        body(session, view)
 
 
 def _seen(held: bool) -> Seen:
@@ -108,15 +113,14 @@ def _faults(view: View) -> str:
 
 
 def _alert(view: View) -> None:
-    """A place that is always there: an alert that comes moves nothing under the pointer."""
+    """A place of one line that is always there; more lines lie over the page's title."""
     sentences = [_with_time(one) for one in view.absences]
     if view.snapshot is not None and not view.stale:
         sentences += [
             f"{alarm.target}: {alarm.text} (since {wording.clock(alarm.since, zone())})"
             for alarm in view.snapshot.alarms
         ]
-    quiet = "Nothing is gone, and nothing alarms." if view.snapshot is not None and not view.stale else ""
-    said = markup.alert(sentences) if sentences else f"<span>{quiet}</span>"
+    said = markup.alert(sentences) if sentences else f"<span>{markup.text(fleetview.quiet(view))}</span>"
     st.html(markup.wrapped(f'<div class="at-quiet">{said}</div>'))
 
 

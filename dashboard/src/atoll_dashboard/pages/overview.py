@@ -21,8 +21,9 @@ def body(session: Session, view: View) -> None:
         _topology(view)
     st.html(markup.wrapped(markup.heading(2, "Services")))
     if _acts(session, view):
-        for part in view.by_name():
-            _acting_row(session, view, view.snapshot, part)
+        with st.container(key="rows"):
+            for part in view.by_name():
+                _acting_row(session, view, view.snapshot, part)
     else:
         rows = "".join(f'<div class="at-row">{cells(view, part)}</div>' for part in view.by_name())
         st.html(markup.wrapped(f'<div class="at-list">{rows}</div>', dimmed=view.stale))
