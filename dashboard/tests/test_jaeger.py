@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from atoll_dashboard.gateway import Trouble
-from atoll_dashboard.jaeger import Jaeger
+from atoll_dashboard.jaeger import Jaeger, Search
 
 Answer = Callable[[str], tuple[int, str, bytes]]
 
@@ -69,7 +69,7 @@ def of_html(page: bytes) -> Answer:
 def test_whoever_else_answers_at_its_address_is_trouble_and_no_crash(answer: Answer) -> None:
     with server(answer) as url:
         with pytest.raises(Trouble) as trouble:
-            Jaeger(url).search(service="gateway")
+            Jaeger(url).search(Search("gateway"))
         assert trouble.value.part == "jaeger"
 
 
@@ -88,7 +88,7 @@ def test_a_jaeger_that_hangs_does_not_make_viewers_wait_for_one_another() -> Non
         def look() -> float:
             began = time.monotonic()
             with suppress(Trouble):
-                jaeger.search(service="gateway")
+                jaeger.search(Search("gateway"))
             return time.monotonic() - began
 
         with ThreadPoolExecutor(4) as pool:

@@ -18,7 +18,7 @@ import requests
 from serving import free_port, until
 
 from atoll_dashboard import waterfall
-from atoll_dashboard.jaeger import Jaeger
+from atoll_dashboard.jaeger import Jaeger, Search
 
 CONFIGURATION = Path(__file__).parents[2] / "observability" / "jaeger"
 
@@ -122,10 +122,20 @@ def test_a_trace_is_found_and_drawn(jaeger: tuple[Jaeger, str]) -> None:
 def test_the_list_is_filtered_as_asked(jaeger: tuple[Jaeger, str]) -> None:
     client, where = jaeger
     good, bad = secrets.token_hex(16), secrets.token_hex(16)
-    send(where, "sales", span(good, "GET /sales"), span(bad, "GET /sales", status={"code": 2}))
-    until("both", lambda: {good, bad} <= {one.id for one in client.search(service="sales", limit=20)}, 20)
-    assert [one.id for one in client.search(service="sales", error=True)] == [bad]
-    assert client.search(service="sales", min_ms=5000) == []
-    assert len(client.search(service="sales", limit=1)) == 1
-    assert client.search(service="nobody's") == []
+    order = secrets.token_hex(4)
+    borne = [attribute("cloudevents.event_subject", order)]
+    send(where, "sales", span(good, "GET /sales", attributes=borne), span(bad, "GET /sales", status={"code": 2}))
+
+    def found(service: str = "sales", **asked: Any) -> list[str]:
+        return [one.id for one in client.search(Search(service, **asked))]
+
+    until("both", lambda: {good, bad} <= set(found(limit=20)), 20)
+    assert found(error=True) == [bad]
+    assert found(attribute=("cloudevents.event_subject", order)) == [good]
+    assert found(attribute=("cloudevents.event_subject", order[::-1] + "x")) == []
+    assert found(attribute=("nobody's", order)) == []
+    assert found(min_ms=5000) == []
+    assert found(lookback_seconds=0.0, limit=19) == []
+    assert len(found(limit=1)) == 1
+    assert found("nobody's") == []
     assert client.trace(secrets.token_hex(16)) is None

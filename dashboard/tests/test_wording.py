@@ -22,8 +22,9 @@ def test_milliseconds(value: float | None, said: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(None, "–"), (-3, "0 s"), (59.9, "59 s"), (60, "1 min"), (7500, "2 h 5 min"), (86_400 * 4 + 3 * 3600, "4 d 3 h")],
-)
+    [(None, "–"), (-3, "0 s"), (59.9, "59 s"), (60, "1 min"), (3600, "1 h"), (7500, "2 h 5 min"), (86_400, "1 d"),
+     (86_400 * 4 + 3 * 3600, "4 d 3 h")],
+)  # fmt: skip
 def test_durations(seconds: float | None, said: str) -> None:
     assert wording.duration(seconds) == said
 

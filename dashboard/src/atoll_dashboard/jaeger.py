@@ -6,6 +6,7 @@ So no page waits for Jaeger for long: a few threads ask, once for all viewers; w
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -84,6 +85,36 @@ class Trace:
         )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Search:
+    """What a list of traces asks for: traces that touch a service; with `error` those of the newest 200 that have one.
+
+    `attribute` is a name and a value that one span of the service bears.
+    """
+
+    service: str
+    limit: int = 20
+    lookback_seconds: float = 3600.0
+    error: bool = False
+    min_ms: float | None = None
+    attribute: tuple[str, str] | None = None
+
+    def query(self) -> dict[str, str]:
+        """As Jaeger's API takes it; times in microseconds, the end a minute ahead of clocks that differ."""
+        now = time.time()
+        asked = {
+            "service": self.service,
+            "limit": str(_ERRORS_AMONG if self.error else self.limit),
+            "start": str(int((now - self.lookback_seconds) * 1e6)),
+            "end": str(int((now + 60) * 1e6)),
+        }
+        if self.min_ms:
+            asked["minDuration"] = f"{self.min_ms:g}ms"
+        if self.attribute:
+            asked["tags"] = json.dumps(dict([self.attribute]))
+        return asked
+
+
 class Jaeger:
     """The query API at `url`. An answer is shared by all viewers for two seconds."""
 
@@ -117,30 +148,15 @@ class Jaeger:
             return False  # the link comes back with the pages
         return page.status_code == 200 and "html" in page.headers.get("Content-Type", "") and _NO_UI not in page.text
 
-    def search(
-        self,
-        *,
-        service: str,
-        limit: int = 20,
-        lookback_seconds: float = 3600,
-        error: bool = False,
-        min_ms: float | None = None,
-    ) -> list[TraceHead]:
-        """The newest traces that touch a service, newest first; with `error` those of the newest 200 that have one.
+    def search(self, asked: Search) -> list[TraceHead]:
+        """The newest traces that match, newest first. Raises Trouble.
 
-        Errors are picked out here: Jaeger's memory store finds nothing by `error=true`. Raises Trouble.
+        Errors are picked out here: Jaeger's memory store finds nothing by `error=true`.
         """
-        now = time.time()
-        asked = {
-            "service": service, "limit": str(_ERRORS_AMONG if error else limit),
-            "start": str(int((now - lookback_seconds) * 1e6)), "end": str(int((now + 60) * 1e6)),
-        }  # fmt: skip
-        if min_ms:
-            asked["minDuration"] = f"{min_ms:g}ms"
-        key = (service, limit, lookback_seconds, error, min_ms)
-        found: list[Trace] = self._shared(key, lambda: _traces(self._data("/api/traces", asked)))
+        found: list[Trace] = self._shared(("search", asked), lambda: _traces(self._data("/api/traces", asked.query())))
         heads = (one.head for one in found)
-        return sorted((one for one in heads if one.errors or not error), key=lambda head: -head.started_at)[:limit]
+        chosen = (one for one in heads if one.errors or not asked.error)
+        return sorted(chosen, key=lambda head: -head.started_at)[: asked.limit]
 
     def trace(self, trace_id: str) -> Trace | None:
         """A trace; None if Jaeger does not know it (yet). Raises Trouble."""

@@ -30,7 +30,7 @@ def milliseconds(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """5 s, 3 min, 2 h 5 min, 4 d 3 h."""
+    """5 s, 3 min, 2 h, 2 h 5 min, 4 d 3 h."""
     if seconds is None:
         return DASH
     whole = max(0, int(seconds))
@@ -39,8 +39,8 @@ def duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min"
     if whole < 86_400:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+        return f"{whole // 3600} h" + (f" {minutes} min" if (minutes := whole % 3600 // 60) else "")
+    return f"{whole // 86_400} d" + (f" {hours} h" if (hours := whole % 86_400 // 3600) else "")
 
 
 def clock(at: float | None, zone: str | None) -> str:

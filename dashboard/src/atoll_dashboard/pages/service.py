@@ -6,12 +6,14 @@ import streamlit as st
 
 from atoll_dashboard import acts, markup, wording
 from atoll_dashboard.fleetview import View
+from atoll_dashboard.jaeger import Search
 from atoll_dashboard.pages import traces
 from atoll_dashboard.sessions import Session
 from atoll_dashboard.shell import zone
 from atoll_dashboard.snapshot import Part, Snapshot
 
 _EXITS_SHOWN = 5
+_TRACES_SHOWN = 20
 
 
 def body(session: Session, view: View) -> None:
@@ -133,4 +135,4 @@ def _recent_traces(name: str, view: View) -> None:
     if name in traces.UNTRACED:
         return
     st.html(markup.wrapped(markup.heading(2, "Last traces")))
-    traces.listing(service=name, view=view, limit=10)
+    traces.listing(Search(name, limit=_TRACES_SHOWN), view)

@@ -10,7 +10,7 @@ import streamlit as st
 from atoll_dashboard import markup, waterfall, wording
 from atoll_dashboard.fleetview import View
 from atoll_dashboard.gateway import Trouble
-from atoll_dashboard.jaeger import Trace, TraceHead
+from atoll_dashboard.jaeger import Search, Trace, TraceHead
 from atoll_dashboard.sessions import Session
 from atoll_dashboard.shell import zone
 from atoll_dashboard.world import world
@@ -20,6 +20,11 @@ UNTRACED = frozenset({"broker", "journal", "jaeger", "dashboard"})
 #: An order may be looked for sooner than its spans are exported.
 _EXPORTING_SECONDS = 5.0
 _ID = re.compile(r"[0-9a-f]{16,32}")
+_MS = re.compile(r"\d{1,9}(\.\d+)?")
+#: How far back the list looks, as the address has it.
+_RANGES = {"15 min": 900.0, "1 h": 3600.0, "6 h": 21_600.0, "24 h": 86_400.0}
+#: On each span of the bus: the ordering key of its event, which for an order is its id.
+_SUBJECT = "cloudevents.event_subject"
 _KEPT, _TRACE, _FIRST_ASKED = "traces-kept", "trace-kept", "trace-asked"
 _HOW = (
     "<code>./atoll up</code> brings Jaeger by itself where it can (<code>./atoll status</code> says why not); "
@@ -34,19 +39,45 @@ def body(_: Session, view: View) -> None:
     if wanted:
         _one(wanted, view)
         return
+    chosen = _filters()
+    if isinstance(chosen, str):
+        st.html(markup.wrapped(markup.note(markup.text(chosen), "down")))
+        return
+    listing(chosen, view)
+
+
+def _filters() -> Search | str:
+    """What the address asks for, and fields that change the address; or what is wrong with it."""
     with st.container(horizontal=True, key="filters", vertical_alignment="bottom"):
         st.text_input("Service", key="service", bind="query-params", placeholder="orders", autocomplete="off")
-        st.text_input("At least, ms", key="min", bind="query-params", placeholder="0", autocomplete="off")
+        st.text_input(
+            "Order id, or name=value", key="with", bind="query-params", placeholder="any", autocomplete="off",
+            max_chars=300,
+        )  # fmt: skip
+        st.text_input("At least, ms", key="min", bind="query-params", placeholder="0", autocomplete="off", width=110)
+        st.selectbox("In the last", list(_RANGES), index=1, key="in", bind="query-params", width=120)
         st.text_input("Trace id", key="id", placeholder="32 hex digits", autocomplete="off", on_change=_go_to)
         st.checkbox("Errors only", key="errors", bind="query-params")
-    slowest = str(st.session_state.get("min") or "").strip()
-    if slowest and not re.fullmatch(r"\d{1,9}(\.\d+)?", slowest):
-        st.html(markup.wrapped(markup.note("At least, ms: expected a number from 0", "down")))
-        return
-    listing(
-        service=str(st.session_state.get("service") or "").strip() or "orders", view=view, limit=30,
-        errors=bool(st.session_state.get("errors")), min_ms=float(slowest) if slowest else None,
+    slowest = _asked("min")
+    if slowest and not _MS.fullmatch(slowest):
+        return "At least, ms: expected a number from 0"
+    return Search(
+        service=_asked("service") or "orders", limit=30, lookback_seconds=_RANGES.get(_asked("in"), _RANGES["1 h"]),
+        error=bool(st.session_state.get("errors")), min_ms=float(slowest) if slowest else None,
+        attribute=attribute(_asked("with")),
     )  # fmt: skip
+
+
+def _asked(field: str) -> str:
+    return str(st.session_state.get(field) or "").strip()
+
+
+def attribute(asked: str) -> tuple[str, str] | None:
+    """`name=value` of a span's attribute; a word alone is an event's subject, such as an order's id."""
+    if not asked:
+        return None
+    name, equals, value = asked.partition("=")
+    return (name.strip(), value.strip()) if equals and name.strip() else (_SUBJECT, asked)
 
 
 def _go_to() -> None:
@@ -56,28 +87,38 @@ def _go_to() -> None:
 # ---- the list ----------------------------------------------------------------------------------------------------
 
 
-def listing(*, service: str, view: View, limit: int, errors: bool = False, min_ms: float | None = None) -> None:
-    """The last traces of a service; the last that were known, dimmed, while Jaeger is gone."""
-    key = (service, errors, min_ms, limit)
+def listing(search: Search, view: View) -> None:
+    """The traces that a search finds; the last that were known, dimmed, while Jaeger is gone."""
     kept = st.session_state.get(_KEPT)
     try:
-        heads = world().jaeger.search(service=service, limit=limit, error=errors, min_ms=min_ms)
+        heads = world().jaeger.search(search)
     except Trouble as trouble:
-        st.html(markup.wrapped(markup.note(f"jaeger is gone: {markup.text(trouble.text)}. {_HOW}", "degraded")))
-        if kept and kept[0] == key and kept[1]:
+        st.html(markup.wrapped(_without_jaeger(trouble, view)))
+        if kept and kept[0] == search and kept[1]:
             st.html(markup.wrapped(_table(kept[1]), dimmed=True))
         return
-    st.session_state[_KEPT] = (key, heads)
+    st.session_state[_KEPT] = (search, heads)
     if not heads:
         st.html(
             markup.wrapped(
                 markup.empty(
-                    f"No traces of {service} match in the last hour.", "Spans arrive a few seconds after the call."
+                    f"No traces of {search.service} match in the last {wording.duration(search.lookback_seconds)}.",
+                    "Spans arrive a few seconds after the call.",
                 )
             )
         )
         return
     st.html(markup.wrapped(_table(heads), dimmed=view.stale))
+
+
+def _without_jaeger(trouble: Trouble, view: View) -> str:
+    """Why there are no traces now: it is brought just now, or there is none, or it was there and is gone."""
+    part = view.snapshot.part("jaeger") if view.snapshot is not None and not view.stale else None
+    if part is not None and part.state == "starting" and part.why:
+        return markup.note(f"jaeger is on its way: {markup.text(part.why)}. Traces are here as soon as it runs.")
+    why = part.why if part is not None and part.state == "absent" and part.why else trouble.text
+    word = "absent" if part is not None and part.state == "absent" else "gone"
+    return markup.note(f"jaeger is {word}: {markup.text(why)}. {_HOW}", "degraded")
 
 
 def _table(heads: list[TraceHead]) -> str:
@@ -112,7 +153,7 @@ def _one(wanted: str, view: View) -> None:
     try:
         trace = world().jaeger.trace(wanted)
     except Trouble as trouble:
-        st.html(markup.wrapped(markup.note(f"jaeger is gone: {markup.text(trouble.text)}. {_HOW}", "degraded")))
+        st.html(markup.wrapped(_without_jaeger(trouble, view)))
         kept: Trace | None = st.session_state.get(_TRACE)
         if kept is not None and kept.id == wanted:
             _show(kept, dimmed=True)
