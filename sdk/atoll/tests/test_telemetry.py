@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
 
 import atoll
 from atoll import logs, telemetry
@@ -36,12 +37,20 @@ def refused() -> str:
 
 
 @pytest.fixture
-def collector() -> Iterator[tuple[str, list[bytes]]]:
+def slow_seconds() -> float:
+    """So long does the collector of a test that asks for this take over each answer."""
+    return 3.0
+
+
+@pytest.fixture
+def collector(request: pytest.FixtureRequest) -> Iterator[tuple[str, list[bytes]]]:
     bodies: list[bytes] = []
+    takes = request.getfixturevalue("slow_seconds") if "slow_seconds" in request.fixturenames else 0.0
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+            time.sleep(takes)  # the fault itself
             self.send_response(200)
             self.end_headers()
 
@@ -52,6 +61,24 @@ def collector() -> Iterator[tuple[str, list[bytes]]]:
     yield f"http://127.0.0.1:{server.server_port}/v1/traces", bodies
     server.shutdown()
     server.server_close()
+
+
+def test_a_collector_that_is_slow_for_once_loses_nothing(
+    collector: tuple[str, list[bytes]], slow_seconds: float
+) -> None:
+    """Stopped for a while, or on a machine that has no time for it."""
+    url, bodies = collector
+    counters = SpanCounters()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(GatedProcessor(LazyExporter(url, counters), counters))
+    provider.get_tracer("test").start_span("hello there").end()
+    ends = time.monotonic() + slow_seconds + 20
+    while not (counters.exported or counters.failed):
+        assert time.monotonic() < ends, "after 23 s the span was neither taken nor given up"
+        time.sleep(0.02)
+    telemetry.stop_provider(provider, 2.0)
+    assert (counters.exported, counters.failed) == (1, 0)
+    assert len(bodies) == 1, "it was not sent twice"
 
 
 @pytest.mark.parametrize("kind", ["hung", "refused"])
@@ -82,8 +109,6 @@ def test_spans_arrive_with_the_identity_of_the_service(
 
 
 def test_a_full_queue_drops_and_counts(hung: str) -> None:
-    from opentelemetry.sdk.trace import TracerProvider
-
     counters = SpanCounters()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(GatedProcessor(LazyExporter(hung, counters), counters, queue_spans_max=100))

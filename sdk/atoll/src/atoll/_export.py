@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 QUEUE_SPANS_MAX = 16_384
 """About 10 s of a busy service at 1,600 spans/s; the SDK's default of 2,048 drops bursts. Some 30 MB when full."""
 BATCH_SPANS_MAX = 512
-EXPORT_SECONDS = 2.0
-"""One try, its retries included. A collector on this host answers in milliseconds, or is hung."""
+EXPORT_SECONDS = 8.0
+"""One batch, its retries included. A collector answers in milliseconds, unless its machine is busy: with 2 s an order's
+trace lost a span now and then. Who ends does not wait for it: `telemetry.shutdown` has a time of its own."""
 SCHEDULE_SECONDS = 0.5
 _log = logging.getLogger("opentelemetry.atoll")
 

@@ -1,6 +1,6 @@
 """Spans to a collector by OTLP/HTTP, so that observing never harms what is observed.
 
-    span ends ─▶ gate (bounded, never waits; counts drops) ─▶ batch thread ─▶ OTLP/HTTP, 2 s at most a try
+    span ends ─▶ gate (bounded, never waits; counts drops) ─▶ batch thread ─▶ OTLP/HTTP, 8 s at most a batch
 
 * A full queue drops the new span and counts it. Nothing on the business path waits, whatever the collector does.
 * `shutdown` gives up after its time: against a hung collector the SDK's own took 9.8 s.
