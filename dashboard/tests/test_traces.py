@@ -11,7 +11,7 @@ import standin
 from atoll_dashboard import snapshot
 from atoll_dashboard.fleetview import View
 from atoll_dashboard.gateway import Trouble
-from atoll_dashboard.jaeger import Search
+from atoll_dashboard.jaeger import Search, TraceHead
 from atoll_dashboard.pages import traces
 
 TROUBLE = Trouble("jaeger", "nobody answers at http://127.0.0.1:1")
@@ -66,3 +66,15 @@ def test_a_jaeger_that_is_brought_just_now_is_not_called_gone() -> None:
 )  # fmt: skip
 def test_one_that_was_there_or_of_which_nothing_is_known_is_gone(of: View) -> None:
     assert said(of) == "jaeger is gone: nobody answers at http://127.0.0.1:1"
+
+
+def head(trace_id: str, spans: int = 1) -> TraceHead:
+    """A trace in a list."""
+    return TraceHead(trace_id, "gateway", "POST /orders", 0.0, 1.0, spans, ("gateway",), 0)
+
+
+def test_a_list_that_stands_keeps_its_places_and_its_traces_grow() -> None:
+    shown, newer = traces.steady([], [head("b"), head("a")])
+    assert ([one.id for one in shown], newer) == (["b", "a"], 0)
+    shown, newer = traces.steady(shown, [head("d"), head("c"), head("b", spans=19)])
+    assert ([(one.id, one.spans) for one in shown], newer) == ([("b", 19), ("a", 1)], 2)

@@ -97,8 +97,9 @@ def listing(search: Search, view: View) -> None:
         if kept and kept[0] == search and kept[1]:
             st.html(markup.wrapped(_table(kept[1]), dimmed=True))
         return
-    st.session_state[_KEPT] = (search, heads)
-    if not heads:
+    shown, newer = steady(kept[1] if kept and kept[0] == search else [], heads)
+    st.session_state[_KEPT] = (search, shown)
+    if not shown:
         st.html(
             markup.wrapped(
                 markup.empty(
@@ -108,7 +109,33 @@ def listing(search: Search, view: View) -> None:
             )
         )
         return
-    st.html(markup.wrapped(_table(heads), dimmed=view.stale))
+    _offer(newer, search, heads)
+    st.html(markup.wrapped(_table(shown), dimmed=view.stale))
+
+
+def steady(shown: list[TraceHead], found: list[TraceHead]) -> tuple[list[TraceHead], int]:
+    """The list that stands, its traces as they are known now, in their places; and how many newer ones there are.
+
+    Under load there is a new one at each look: rows would run away from whoever reaches for one.
+    """
+    if not shown:
+        return found, 0
+    fresh = {head.id: head for head in found}
+    known = {head.id for head in shown}
+    return [fresh.get(head.id, head) for head in shown], sum(head.id not in known for head in found)
+
+
+def _offer(newer: int, search: Search, found: list[TraceHead]) -> None:
+    """A line of one height above the list: what is newer waits there until it is asked for."""
+    with st.container(horizontal=True, vertical_alignment="center", key="newer"):
+        words = f"{newer} newer" if newer < search.limit else f"{newer} or more newer"
+        st.html(markup.wrapped(f'<div class="at-newer">{words if newer else "The newest"}</div>'), width="content")
+        if newer:
+            st.button("Show the newest", key="newest", on_click=_show_newest, args=(search, found), type="tertiary")
+
+
+def _show_newest(search: Search, found: list[TraceHead]) -> None:
+    st.session_state[_KEPT] = (search, found)
 
 
 def _without_jaeger(trouble: Trouble, view: View) -> str:
