@@ -57,6 +57,7 @@ def test_stale_is_not_green(age: float, state: str, dimmed: bool) -> None:
     assert seen.stale is dimmed
     word, _ = fleetview.fleet_word(seen)
     assert (word == "unknown") is (state == "unknown")
+    assert (word == "running") is (not dimmed), "an old fleet is not green"
 
 
 def test_without_any_snapshot_nothing_is_known() -> None:
@@ -70,6 +71,20 @@ def test_the_strip_says_how_old_and_that_it_is_held() -> None:
     assert fleetview.freshness(view(of), None).endswith("every 2 s")
     assert fleetview.freshness(view(of, 7.2), None).endswith("7 s old")
     assert fleetview.freshness(view(of, held=True), None).endswith("held")
+
+
+def test_all_faults_are_stopped_as_far_as_one_may() -> None:
+    paused = [{"name": name, "state": "paused"} for name in ("broker", "payments", "sales")]
+    faults = [{"kind": "pause", "target": f"{one['name']}/1"} for one in paused[:2]]
+    of = fleet(*paused, {"name": "orders"}, faults=faults)
+
+    def names(scopes: frozenset[str]) -> list[str]:
+        return [one.name for one in fleetview.held(of, scopes)]
+
+    assert names(ADMIN) == ["broker", "payments"], "sales is no fault's"
+    assert names(OPERATOR) == ["payments"]
+    assert names(frozenset({"ops:read"})) == []
+    assert fleetview.held(fleet({"name": "payments"}), ADMIN) == []
 
 
 def test_where_nothing_alarms_it_says_so_or_who_is_on_the_way_back() -> None:

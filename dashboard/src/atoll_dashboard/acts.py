@@ -64,6 +64,18 @@ def buttons(session: Session, part: Part, snapshot: Snapshot) -> None:
         )  # fmt: skip
 
 
+def stop_all_faults(session: Session, snapshot: Snapshot) -> None:
+    """The button in the strip of every page, while there is a fault that this operator may end. It harms nobody."""
+    if parts := fleetview.held(snapshot, session.scopes):
+        st.button("Stop all faults", key="stop-all-faults", on_click=_let_go, args=(parts, snapshot), width="content")
+
+
+def _let_go(parts: list[Part], snapshot: Snapshot) -> None:
+    for part in parts:
+        _carry_out(Asked("Resume", part, snapshot, uuid.uuid4().hex), "stop all faults")
+    st.rerun()
+
+
 def _chosen(key: str, part: Part, snapshot: Snapshot) -> None:
     act = st.session_state.get(key)
     if act:

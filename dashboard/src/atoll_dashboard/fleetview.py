@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from atoll_dashboard import states, wording
-from atoll_dashboard.snapshot import Figures, Part, Snapshot
+from atoll_dashboard.snapshot import Fault, Figures, Part, Snapshot
 
 #: Only an admin may act on these two (the ops API refuses others): everything stands on them.
 ADMIN_ONLY = frozenset({"broker", "auth"})
@@ -52,6 +52,11 @@ class View:
         """The figures that come from the broker, as last known."""
         source = self.whole if self.without_bus and self.whole is not None else self.snapshot
         return Figures() if source is None else source.figures
+
+    @property
+    def faults(self) -> list[Fault]:
+        """The active ones, as last known."""
+        return self.snapshot.faults if self.snapshot else []
 
     @property
     def age_seconds(self) -> float:
@@ -111,6 +116,8 @@ def fleet_word(view: View) -> tuple[str, str]:
     if view.snapshot is None or view.age_seconds > states.UNKNOWN_AFTER_SECONDS:
         return "unknown", "the fleet's state is unknown"
     figures = view.snapshot.figures
+    if view.stale:  # what was green then is not green now
+        return "degraded", f"{figures.up} of {figures.of} were up"
     if figures.up >= figures.of and not view.snapshot.alarms:
         return "running", f"{figures.up} of {figures.of} up"
     if figures.up < figures.of:
@@ -144,6 +151,12 @@ def acts_for(part: Part, scopes: frozenset[str]) -> list[str]:
     if part.wanted == "stopped" or part.state == "absent":
         return ["Start"]
     return ["Start", "Stop"]  # it waits after failures: try now, or leave it
+
+
+def held(snapshot: Snapshot, scopes: frozenset[str]) -> list[Part]:
+    """The parts that a fault holds now and that this operator may let go."""
+    slots = {fault.target for fault in snapshot.faults}
+    return [part for part in snapshot.parts if part.slot in slots and "Resume" in acts_for(part, scopes)]
 
 
 def needs_dialog(act: str, part: Part) -> bool:

@@ -88,27 +88,33 @@ def _strip(session: Session, view: View) -> None:
     state, words = fleetview.fleet_word(view)
     look = states.look(state)
     faults = _faults(view)
+    paused = " class=\"at-badge at-paused\"" if view.faults else ""
     age = "at-old" if view.stale or view.held else ""
     with st.container(horizontal=True, vertical_alignment="center", key="strip"):
         st.html(
             markup.wrapped(
                 '<div class="at-strip" role="status" aria-label="Fleet status">'
                 f'<span class="at-badge at-{look.tone}">{look.sign} {markup.text(words)}</span>'
-                f"<span>{markup.text(faults)}</span>"
+                f"<span{paused}>{markup.text(faults)}</span>"
                 f'<span class="{age}">{markup.text(fleetview.freshness(view, zone()))}</span>'
                 f'<span class="at-who">{markup.text(session.username)} · {markup.text(session.role)}</span>'
                 f"<span>{markup.link('/logout', 'Sign out')}</span></div>"
             )
         )
+        if view.snapshot is not None:
+            acts.stop_all_faults(session, view.snapshot)
         st.toggle("Hold updates", key=_HOLD)
 
 
 def _faults(view: View) -> str:
-    if view.snapshot is None or not view.snapshot.faults:
+    """The one that ends first, and how many more; those whose time is over by our clock are still said."""
+    if view.age_seconds > states.UNKNOWN_AFTER_SECONDS:
+        return "faults unknown"
+    if not view.faults:
         return "no active faults"
-    first = view.snapshot.faults[0]
+    first = min(view.faults, key=lambda one: one.until or float("inf"))
     left = f", {max(0.0, first.until - view.now):.0f} s left" if first.until else ""
-    more = f" and {len(view.snapshot.faults) - 1} more" if len(view.snapshot.faults) > 1 else ""
+    more = f" and {len(view.faults) - 1} more" if len(view.faults) > 1 else ""
     return f"‖ {first.kind} of {first.target}{left}{more}"
 
 
