@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import shutil
 import sqlite3
 import sys
 import threading
@@ -110,6 +111,22 @@ async def test_a_failed_fsync_seals_the_database(database: atoll.Database, monke
     assert told
     assert database.failure is not None
     assert await _notes(database) == []
+
+
+async def test_what_a_crash_left_in_the_log_is_written_anew_before_anything_is_built_on_it(
+    database: atoll.Database, options: atoll.Options, tmp_path: Path
+) -> None:
+    await database.write(_add("a"))
+    left = tmp_path / "left"
+    left.mkdir()
+    for name in ("orders.db", "orders.db-wal"):
+        shutil.copy(options.data / name, left)
+    assert (left / "orders.db-wal").stat().st_size > 0
+    again = atoll.Database(left / "orders.db", options.migrations)
+    await again.open()
+    assert (left / "orders.db-wal").stat().st_size == 0
+    assert await _notes(again) == ["a"]
+    await again.close()
 
 
 async def test_a_work_that_would_exit_does_not_take_the_writer_with_it(database: atoll.Database) -> None:

@@ -1,5 +1,6 @@
 """What is kept: once, in order, on the disk, chained."""
 
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,19 @@ def test_what_is_stored_is_there_with_its_bytes(ledger: Ledger, tmp_path: Path) 
     assert (second.position, second.seq) == (2, 9)
     assert first.hash == chained(ROOT, 1, LOG, 7, first.stored_ms, event(7))
     assert second.hash == chained(first.hash, 2, LOG, 9, second.stored_ms, event(9, "o-2"))
+
+
+def test_what_a_crash_left_in_the_log_is_written_anew(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.store(LOG, [seen(1)])
+    left = tmp_path / "left"
+    left.mkdir()
+    for path in (ledger.path, ledger.path.with_name(ledger.path.name + "-wal")):
+        shutil.copy(path, left)
+    again = Ledger(left, PROJECT / "migrations")
+    again.open()
+    assert (left / f"{ledger.path.name}-wal").stat().st_size == 0
+    assert again.position == 1
+    again.close()
 
 
 def test_what_comes_again_is_known_and_kept_once(ledger: Ledger, tmp_path: Path) -> None:

@@ -399,7 +399,21 @@ def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
         connection.execute("PRAGMA query_only = ON")
     else:
         path.chmod(0o600)
+        _empty_log(connection)
     return connection
+
+
+def _empty_log(connection: sqlite3.Connection) -> None:
+    """Move the write-ahead log into the database, so that its pages are written, and flushed, anew.
+
+    After a failed fsync the kernel may show bytes that never reached the disk, and call the next fsync a success: what
+    is committed behind such bytes would be lost with them when the power goes.
+    """
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    except sqlite3.OperationalError as error:
+        if _primary_code(error) != sqlite3.SQLITE_FULL:  # without room it stays as it is
+            raise
 
 
 def _snapshot(connection: sqlite3.Connection, work: Callable[[Reader], T]) -> T:

@@ -280,7 +280,21 @@ def _connect(path: Path) -> sqlite3.Connection:
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA busy_timeout = 2000")
+    _empty_log(db)
     return db
+
+
+def _empty_log(db: sqlite3.Connection) -> None:
+    """Writes, and flushes, anew what lies in the write-ahead log.
+
+    After a failed fsync the kernel may show bytes that never reached the disk, and call the next fsync a success: what
+    is stored behind such bytes would be lost with them when the power goes.
+    """
+    try:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:  # without room it stays as it is
+            raise
 
 
 def _migrate(db: sqlite3.Connection, folder: Path) -> None:
