@@ -69,7 +69,7 @@ class Machine:
         self.lock = threading.Lock()
         self.off = False
         self.cuts: list[Cut] = []
-        self.syncs = self.log_syncs = self.writes = 0
+        self.syncs = self.log_syncs = self.failed_syncs = self.writes = 0
         self._dice = Random(seed)
         self._victims: list[int] = []
         self._trap: Trap | None = None
@@ -119,6 +119,7 @@ class Machine:
         return {
             "off": self.off, "armed": self._trap is not None, "cuts": [asdict(cut) for cut in self.cuts],
             "size": self.disk.size, "writes": self.writes, "syncs": self.syncs, "log_syncs": self.log_syncs,
+            "failed_syncs": self.failed_syncs,
         }  # fmt: skip
 
     def _dirty(self, suffix: str) -> bool:
@@ -154,6 +155,7 @@ class Machine:
             return
         if self._failing and path.endswith(self._failing):
             file.lose_pending()
+            self.failed_syncs += 1
             raise OSError(errno.EIO, "the disk failed")
         file.sync()
         self.syncs += 1

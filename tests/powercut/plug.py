@@ -57,7 +57,7 @@ class Plug:
         self._ask("fail_syncs", suffix=suffix)
 
     def status(self) -> dict[str, Any]:
-        """`off`, `armed`, `cuts`, `size`, `writes`, `syncs`, and `log_syncs`: those of write-ahead logs."""
+        """`off`, `armed`, `cuts`, `size`, `writes`, `syncs`, `log_syncs` (of write-ahead logs), `failed_syncs`."""
         found: dict[str, Any] = self._ask("status")
         return found
 

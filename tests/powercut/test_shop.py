@@ -9,11 +9,12 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 
 import psutil
+import pytest
 
 import invoices
 from fleet import Fleet, fleet, order, write_mesh
@@ -21,7 +22,7 @@ from history import assert_books_balance
 from measured import say
 from plug import Plug, forgetful_disk
 from polling import poll_until
-from rounds import SEED
+from rounds import PLANTED, SEED
 
 pytest_plugins = ["power_fixtures"]
 
@@ -47,6 +48,15 @@ class Outlet:
         self.plug.victims(self._pids)
         self.plug.arm(point, "-wal", count)
 
+    def stumble(self, till: Till) -> None:
+        """For one order every fsync fails, and every part that writes ends; then the disk is well again."""
+        before = self.plug.status()["failed_syncs"]
+        self.plug.fail_syncs("-wal")
+        with suppress(AssertionError):
+            till.take(seconds=3)
+        self.plug.fail_syncs("")
+        assert self.plug.status()["failed_syncs"] > before, "no fsync failed"
+
     def look(self) -> bool:
         """Is the trap still set? If it was sprung, the power is back now."""
         status = self.plug.status()
@@ -65,10 +75,10 @@ class Till:
         self._shop = shop
         self._outlet = outlet
 
-    def take(self) -> None:
+    def take(self, seconds: float = _BACK_SECONDS_MAX) -> None:
         """One more order; however often the shop falls over meanwhile."""
         invoice = f"P{len(self.taken) + 1}"
-        poll_until(f"order {invoice} to be taken", lambda: self._place(invoice), seconds=_BACK_SECONDS_MAX, every=0.1)
+        poll_until(f"order {invoice} to be taken", lambda: self._place(invoice), seconds=seconds, every=0.1)
         self.taken.append(invoice)
 
     def _place(self, invoice: str) -> bool:
@@ -99,23 +109,54 @@ def test_an_order_that_was_taken_outlives_power_cuts_with_its_effects_once(
     with shop_on_a_disk(state, mesh) as (shop, plug):
         outlet = Outlet(shop, plug)
         till = Till(shop, outlet)
-        for _ in range(CUTS):
+        for number in range(CUTS):
             till.take()
+            if number % 3 == 0:
+                outlet.stumble(till)
             point = dice.choice(("write", "write", "before-sync", "after-sync"))
             outlet.arm(point, dice.randint(20, 200) if point == "write" else dice.randint(3, 30))
             for _ in range(ORDERS_A_CUT):
                 till.take()
             poll_until("the power to go and come back", lambda: not outlet.look(), seconds=20)
-        cuts = plug.status()["cuts"]
+        status = plug.status()
         assert_books_balance(shop, till.book(tmp_path / "taken.csv"), settle_seconds=90)
+    cuts = status["cuts"]
     hit = sorted({cut["file"].split("/")[2] for cut in cuts if cut["file"]})
     say(
-        f"power cuts under the shop: {len(cuts)} (at a write of {', '.join(hit)}), {len(till.taken)} orders taken in"
-        f" {till.tries} tries, each effect once ({time.monotonic() - began:.0f} s, seed {SEED})"
+        f"power cuts under the shop: {len(cuts)} (at a write of {', '.join(hit)}) and {status['failed_syncs']} failed"
+        f" fsyncs, {len(till.taken)} orders taken in {till.tries} tries, each effect once"
+        f" ({time.monotonic() - began:.0f} s, seed {SEED})"
     )
     assert len(cuts) == CUTS
+    assert status["failed_syncs"] >= 3
     assert sum(cut["in_flight"] for cut in cuts) >= CUTS // 2
     assert len(till.taken) >= CUTS * ORDERS_A_CUT
+
+
+def test_a_shop_whose_orders_are_not_flushed_is_caught(state: Path, tmp_path: Path, python: Path) -> None:
+    """The control: with the fsync of orders' database turned off, the books can not balance."""
+    mesh = write_mesh(
+        tmp_path / "mesh.toml",
+        settings={"orders": {"PYTHONPATH": str(PLANTED / "synchronous_off")}},
+        changes={"lease_seconds = 30": "lease_seconds = 2"},
+    )
+    with shop_on_a_disk(state, mesh) as (shop, plug):
+        outlet = Outlet(shop, plug)
+        till = Till(shop, outlet)
+        for _ in range(ORDERS_A_CUT):
+            till.take()
+        outlet.arm("write", 20)
+        with pytest.raises(AssertionError) as red:
+            take_more_and_compare(shop, outlet, till, tmp_path / "taken.csv")
+    say(f"power cut under the shop, control (orders is not flushed): {str(red.value)[:120]}")
+
+
+def take_more_and_compare(shop: Fleet, outlet: Outlet, till: Till, file: Path) -> None:
+    """Raises AssertionError if the shop does not come back, or not with all that it took."""
+    for _ in range(ORDERS_A_CUT):
+        till.take()
+    poll_until("the power to go and come back", lambda: not outlet.look(), seconds=20)
+    assert_books_balance(shop, till.book(file), settle_seconds=20)
 
 
 @contextmanager

@@ -11,7 +11,8 @@ class Careless(sqlite3.Connection):
     """Hears FULL and does nothing."""
 
     def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
-        return super().execute(sql.replace("synchronous=FULL", "synchronous=OFF"), *parameters)
+        careless = sql.replace("synchronous=FULL", "synchronous=OFF").replace("synchronous = FULL", "synchronous = OFF")
+        return super().execute(careless, *parameters)
 
 
 sqlite3.connect = functools.partial(sqlite3.connect, factory=Careless)
