@@ -597,6 +597,23 @@ class Rules:
                 self.world.reached["event", self.reference.groups[name].state_of(seq), "group.detach"] += 1
         self.say(peer, "ADMIN", request=f"q-{self.requests}", verb="group.detach", group=name)
 
+    def part_ways(self) -> None:
+        """Groups are detached for so long that retention passes them, and one comes back to its gap."""
+        peer = self.open_peer("control/1")
+        if peer is None or not self.session_of(peer):
+            self.tend("control/1")
+            return
+        for name in GROUPS:
+            for member in [one for one in self.open_peers() if one.route in self.reference.groups[name].members]:
+                self.say(member, "BYE", reason="")
+                self.keep_ended(member)
+            self.requests += 1
+            self.detach(peer, name)
+        self.world.pass_time(60.0)
+        for _ in range(self.pick((1, 6))):
+            self.world.pass_time(0.25)
+        self.let_flow()
+
     def avoids_open_defect(self, name: str) -> bool:
         """What the model has found in `group.detach` and is not mended yet; each goes when its defect does.
 
@@ -727,6 +744,7 @@ RULES: Final[dict[str, tuple[int, Rule]]] = {
     "steer": (10, Rules.steer),
     "tap": (6, Rules.tap),
     "harm": (2, Rules.harm),
+    "part_ways": (2, Rules.part_ways),
     "disk": (8, Rules.disk),
     "speak": (8, Rules.speak),
     "leave": (6, Rules.leave),
