@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,9 @@ LOOKS = (
     Look("phone", 390, 844, "light", mobile=True),
 )
 LIGHT, DARK, PHONE = LOOKS
+FADE_MS = 1000
+#: Pixels of a picture.
+LONG_MAX = 4000
 
 #: Keeps a picture of a tab under a name.
 Picture = Callable[[Dashboard, str], Path]
@@ -257,6 +261,19 @@ def visit(browser: Browser, dashboard_url: str, members: Members) -> Iterator[Vi
     visiting.leave()
 
 
+@contextmanager
+def _whole_page(page: Page) -> Iterator[None]:
+    """A window as high as the page is long: Streamlit scrolls a part of it, which a picture of the window would cut."""
+    size = page.viewport_size
+    assert size is not None
+    long = page.evaluate("Math.max(...[...document.querySelectorAll('body, body *')].map(one => one.scrollHeight))")
+    try:
+        page.set_viewport_size({"width": size["width"], "height": min(max(size["height"], long), LONG_MAX)})
+        yield
+    finally:
+        page.set_viewport_size(size)
+
+
 @pytest.fixture(scope="package")
 def picture() -> Picture:
     """Keep a screenshot of the whole page: `picture(tab, "overview-stale-dark")`."""
@@ -264,7 +281,8 @@ def picture() -> Picture:
 
     def take(tab: Dashboard, name: str) -> Path:
         path = SCREENSHOTS / f"{name}.png"
-        tab.page.screenshot(path=path, full_page=True, animations="disabled")
+        with _whole_page(tab.page):
+            tab.page.screenshot(path=path, full_page=True, animations="disabled")
         return path
 
     return take
@@ -272,12 +290,18 @@ def picture() -> Picture:
 
 @pytest.fixture
 def accessible(axe_source: str, picture: Picture) -> Iterator[Callable[[Dashboard, str], None]]:
-    """Look at a page in a state: keep a picture, collect what axe-core says. All of it fails the test at its end."""
+    """Look at a page in a state: keep a picture, collect what axe-core says. All of it fails the test at its end.
+
+    What it says must still hold a second later: the middle of a fade is neither one state nor the other.
+    """
     found: list[str] = []
 
     def look(tab: Dashboard, name: str) -> None:
         picture(tab, name)
-        found.extend(f"{name}: {one}" for one in axe.violations(tab.page, axe_source))
+        if said := axe.violations(tab.page, axe_source):
+            tab.page.wait_for_timeout(FADE_MS)
+            still = axe.violations(tab.page, axe_source)
+            found.extend(f"{name}: {one}" for one in said if one in still)
 
     yield look
     assert not found, f"{len(found)} violations of WCAG 2.x A/AA:\n" + "\n".join(found)

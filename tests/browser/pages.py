@@ -21,6 +21,22 @@ _COUNT_CLICKS = """() => {
   window.clicksSeen = 0;
   document.addEventListener('click', event => { if (event.isTrusted) window.clicksSeen += 1; }, true);
 }"""
+#: Where each row's button stands in the page, whatever is scrolled: name -> every place that it has had.
+_WATCH_PLACES = r"""() => {
+  window.placesSeen = {};
+  const look = () => {
+    for (const one of document.querySelectorAll('button')) {
+      const name = (one.textContent.match(/Actions for (\S+?)(expand_|$)/) || [])[1];
+      if (!name) continue;
+      let top = one.getBoundingClientRect().top;
+      for (let up = one.parentElement; up; up = up.parentElement) top += up.scrollTop;
+      const seen = window.placesSeen[name] = window.placesSeen[name] || [];
+      if (!seen.some(known => Math.abs(known - top) < 2)) seen.push(Math.round(top));
+    }
+    window.placesWatch = requestAnimationFrame(look);
+  };
+  look();
+}"""
 _OPACITY = """element => {
   let found = 1;
   for (let one = element; one; one = one.parentElement) found *= Number(getComputedStyle(one).opacity);
@@ -152,3 +168,11 @@ class Dashboard:
         clicks: list[int] = []
         yield clicks
         clicks.append(int(self.page.evaluate("window.clicksSeen")))
+
+    @contextmanager
+    def watched_places(self) -> Iterator[dict[str, list[int]]]:
+        """Every place that the rows' buttons have in the block, frame by frame; filled when it ends."""
+        self.page.evaluate(_WATCH_PLACES)
+        places: dict[str, list[int]] = {}
+        yield places
+        places.update(self.page.evaluate("() => { cancelAnimationFrame(window.placesWatch); return placesSeen; }"))

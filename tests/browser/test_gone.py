@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Locator, expect
 
-from browser.conftest import LOOKS, Visitors
+from browser.conftest import LIGHT, LOOKS, Visitors
 from browser.pages import Dashboard
 from browser.people import Person
 from fleet import Fleet
@@ -30,6 +31,13 @@ PATHS = {
     "service": ("/service?name=payments", "payments"),
     "traces": ("/traces", "Traces"),
     "operations": ("/operations", "Operations"),
+}
+#: What a page lists, which it keeps while this part is gone.
+KEEPS: dict[tuple[str, str], tuple[Literal["region", "list"], str]] = {
+    ("jaeger", "traces"): ("region", "Traces"),
+    ("jaeger", "trace"): ("list", "Spans of the trace"),
+    ("control", "operations"): ("region", "Audit log"),
+    ("gateway", "operations"): ("region", "Audit log"),
 }
 #: Without these the dashboard learns nothing at all: every state becomes unknown.
 SOURCES = ("control", "gateway")
@@ -54,6 +62,9 @@ def wall(visitors: Visitors, admin: Person) -> Wall:
         for name, (path, heading) in PATHS.items()
         for look in LOOKS
     }
+    tab = tabs["trace-light"] = visitors(admin, LIGHT, "/traces", "Traces")  # in every look: see test_states.py
+    tab.page.get_by_role("link", name=re.compile("POST .orders")).first.click()
+    tab.page.get_by_role("list", name="Spans of the trace").wait_for()
     for tab in tabs.values():
         tab.strip.wait_for()
     return Wall(tabs)
@@ -94,6 +105,9 @@ def test_every_page_names_what_is_gone_and_keeps_what_it_knew(
                 figure = tab.page.get_by_role("group", name=re.compile(r"^Events per second: [\d.,]+$"))
                 expect(figure).to_be_visible()
                 assert tab.opacity(figure) < 1
+        for (without, page), (role, name) in KEEPS.items():
+            if without == part:
+                _is_kept(wall.of(page), role, name)
         for name, tab in wall.tabs.items():
             accessible(tab, f"{name.rsplit('-', 1)[0]}-no-{part}-{name.rsplit('-', 1)[1]}")
     for tab in wall.tabs.values():
@@ -102,6 +116,18 @@ def test_every_page_names_what_is_gone_and_keeps_what_it_knew(
         tab.expect_state("payments", "running", SLACK_SECONDS)
         tab.expect_state(part, "running", SLACK_SECONDS)
         assert tab.opacity(tab.badge("payments")) == 1
+
+
+def _is_kept(tabs: list[Dashboard], role: Literal["region", "list"], name: str) -> None:
+    """What was listed is still there, with its rows, and dimmed."""
+    for tab in tabs:
+        listed = tab.page.get_by_role(role, name=name)
+        poll_until(f"{name} to be dimmed", _opacity_of(tab, listed), lambda seen: seen < 1, seconds=10)
+        assert listed.get_by_role("row").or_(listed.get_by_role("listitem")).count() > 1, f"{tab.page.url}: not kept"
+
+
+def _opacity_of(tab: Dashboard, listed: Locator) -> Callable[[], float]:
+    return lambda: tab.opacity(listed)
 
 
 def _becomes_unknown(wall: Wall, began: float) -> None:

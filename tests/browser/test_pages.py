@@ -1,6 +1,7 @@
-"""Every page in every state, in three looks: 0 violations of WCAG A and AA, and a picture of each.
+"""Every page at rest, and what opens in it, in three looks: 0 violations of WCAG A and AA, and a picture of each.
 
-The states that need a core part gone are in test_gone.py.
+Pages that are empty, loading, stale or tell of a part that is down are in test_states.py, those of a fleet without a
+core part in test_gone.py.
 """
 
 from __future__ import annotations
@@ -81,16 +82,6 @@ def test_menu_and_dialogs(visit: Visitors, olaf: Person, accessible: Accessible,
 
 
 @looks
-def test_loading(visit: Visitors, olaf: Person, accessible: Accessible, look: Look) -> None:
-    """The server has the connection and says nothing yet."""
-    tab = visit(olaf, look)
-    tab.page.route_web_socket("**/_stcore/stream", lambda _: None)
-    tab.page.reload()
-    expect(tab.heading("Overview")).to_be_hidden()
-    accessible(tab, f"loading-{look.name}")
-
-
-@looks
 def test_traces_while_jaeger_does_not_answer(
     visit: Visitors, olaf: Person, whole: Fleet, accessible: Accessible, look: Look
 ) -> None:
@@ -106,22 +97,6 @@ def test_traces_while_jaeger_does_not_answer(
         whole.signal("jaeger", signal.SIGCONT, held)
     tab.open("/traces", "Traces")
     tab.page.get_by_role("link", name=re.compile("POST .orders")).first.wait_for()
-
-
-def test_part_down(visit: Visitors, olaf: Person, whole: Fleet, accessible: Accessible) -> None:
-    whole.atoll("stop", "payments")
-    try:
-        for look in LOOKS:
-            tab = visit(olaf, look)
-            tab.expect_state("payments", "stopped")
-            tab.banner("payments").wait_for()
-            accessible(tab, f"overview-part-down-{look.name}")
-            tab.open("/service?name=payments", "payments").expect_state("payments", "stopped")
-            accessible(tab, f"service-stopped-{look.name}")
-            tab.open("/operations", "Operations").banner("payments").wait_for()
-    finally:
-        whole.atoll("start", "payments")
-    tab.open("/").expect_state("payments", "running")
 
 
 def test_a_phone_reaches_every_page(visit: Visitors, olaf: Person) -> None:

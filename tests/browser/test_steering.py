@@ -117,14 +117,23 @@ def test_a_viewer_sees_no_button_and_the_api_refuses_her(
 
 
 def test_the_trace_of_an_order_opens_from_the_list(visit: Visitors, vera: Person, whole: Fleet) -> None:
-    whole.wait_order(whole.place(f"traced-{uuid4()}"), "confirmed")
+    """Found by the order's id, which one knows; and it is that order's."""
+    order_id = whole.place(f"traced-{uuid4()}")
+    whole.wait_order(order_id, "confirmed")
     tab = visit(vera).open("/traces", "Traces")
-    trace = tab.page.get_by_role("link", name=re.compile("POST .orders"))
-    expect(trace.first).to_be_visible()
-    trace.first.click()
-    rows = tab.page.get_by_role("listitem").or_(tab.page.get_by_role("row"))
+    traces = tab.page.get_by_role("link", name=re.compile("POST .orders"))
+    expect(traces.nth(1)).to_be_visible()  # the control: unfiltered there are others
+    field = tab.page.get_by_role("textbox", name="Order id, or name=value")
+    field.fill(order_id)
+    field.press("Enter")
+    expect(traces).to_have_count(1)
+    assert f"with={order_id}" in tab.page.url, f"the filter is not in the address: {tab.page.url}"
+    traces.click()
+    spans = tab.page.get_by_role("list", name="Spans of the trace")
+    spans.wait_for()
     for service in ("gateway", "orders", "inventory", "payments"):
-        expect(rows.filter(has_text=service).first).to_be_visible()
+        expect(spans.get_by_role("listitem").filter(has_text=service).first).to_be_visible()
+    expect(spans).to_contain_text(order_id)
     assert re.search(r"[0-9a-f]{16,32}", tab.page.url), f"the trace is not in the address: {tab.page.url}"
 
 
@@ -160,6 +169,35 @@ def test_pause_holds_and_resume_lets_go(visit: Visitors, olaf: Person, whole: Fl
     assert not tab.dialog.is_visible(), "resuming needs no dialog"
     tab.expect_state("sales", "running")
     assert whole.pid("sales") == before
+
+
+def test_a_fault_is_said_on_every_page_and_all_are_stopped_at_once(
+    visit: Visitors, olaf: Person, vera: Person, whole: Fleet
+) -> None:
+    """With the time that is left; a viewer sees it too, and no button."""
+    tab, viewer = visit(olaf), visit(vera)
+    before = {name: whole.pid(name) for name in ("inventory", "sales")}
+    for name in before:
+        whole.atoll("pause", name, "--reason", "a drill")
+    stop = tab.page.get_by_role("button", name="Stop all faults")
+    for path, heading in (("/traces", "Traces"), ("/operations", "Operations"), ("/service?name=sales", "sales")):
+        tab.open(path, heading)
+        expect(tab.strip).to_contain_text(re.compile(r"pause of \S+/1, \d+ s left and 1 more"))
+        expect(stop).to_be_visible()
+    expect(viewer.strip).to_contain_text("pause of")
+    assert viewer.page.get_by_role("button", name="Stop all faults").count() == 0
+    before_click = tab.strip.bounding_box()
+    stop.click()
+    expect(tab.strip).to_contain_text("no active faults")
+    expect(stop).to_be_hidden()
+    after = tab.strip.bounding_box()
+    assert before_click is not None
+    assert after is not None
+    assert (after["y"], after["height"]) == (before_click["y"], before_click["height"]), "the strip has one height"
+    tab.open("/")
+    for name, pid in before.items():
+        tab.expect_state(name, "running")
+        assert whole.pid(name) == pid
 
 
 def test_restart_shows_its_steps_and_not_the_click(visit: Visitors, olaf: Person, whole: Fleet, reason: str) -> None:
@@ -220,6 +258,50 @@ def test_broker_and_auth_are_the_admins(visit: Visitors, olaf: Person, admin: Pe
     tab.choose("broker", "Restart")
     expect(tab.dialog.get_by_role("textbox", name="Type broker to confirm")).to_be_visible()
     tab.page.keyboard.press("Escape")
+
+
+# ---- never move the target ----------------------------------------------------------------------------------------
+
+
+def test_rows_keep_their_places_while_an_act_is_carried_out(
+    visit: Visitors, olaf: Person, whole: Fleet, reason: str
+) -> None:
+    """Who reaches for a button must not hit another one because something came in above it."""
+    tab = visit(olaf)
+    tab.expect_state("journal", "running")
+    with tab.watched_places() as places:
+        tab.act("payments", "Restart", reason)
+        progress = tab.page.get_by_role("status").filter(has_text=re.compile("payments: .*started"))
+        progress.first.wait_for()
+        expect(progress.first).to_be_in_viewport()  # beside the row that it is about, however far down that is
+        expect(tab.strip).to_be_in_viewport()
+        tab.expect_state("payments", "running")
+    assert {"orders", "payments", "journal"} <= set(places), places
+    moved = {name: seen for name, seen in places.items() if len(seen) > 1}
+    assert not moved, f"pixels from the page's top: {moved}"
+
+
+def test_a_row_that_moves_is_noticed(visit: Visitors, olaf: Person) -> None:
+    """The control of the test above."""
+    tab = visit(olaf)
+    tab.expect_state("journal", "running")
+    with tab.watched_places() as places:
+        tab.heading("Overview").evaluate("one => { one.style.marginTop = '80px'; }")
+        poll_until("the move", lambda: tab.page.evaluate("Object.values(window.placesSeen)[0].length"),
+                   lambda seen: seen > 1, seconds=5)  # fmt: skip
+    assert all(len(seen) == 2 for seen in places.values()), places
+
+
+def test_the_list_of_traces_stands_still_and_offers_what_is_newer(visit: Visitors, vera: Person) -> None:
+    """Orders come all the while: without this a row would be another one before it is clicked."""
+    tab = visit(vera, path="/traces", heading="Traces")
+    first = tab.page.get_by_role("region", name="Traces").get_by_role("link").first
+    shown = first.get_attribute("href")
+    newest = tab.page.get_by_role("button", name="Show the newest")
+    newest.wait_for()
+    assert first.get_attribute("href") == shown
+    newest.click()
+    expect(first).not_to_have_attribute("href", str(shown))
 
 
 # ---- the address, and holding still ------------------------------------------------------------------------------
