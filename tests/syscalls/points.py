@@ -15,7 +15,7 @@ FIRST = 60
 #: … and of the rest an even sample of at most so many, its phase from the seed.
 SAMPLED = 20
 #: Two runs of one script make not quite the same calls: they may batch differently. More misses than this prove little.
-MISSED_SHARE_MAX = 0.2
+MISSED_SHARE_MAX = 0.15
 #: `main:write:17` tries that point alone.
 ONLY = "SYSCALL_POINT"
 

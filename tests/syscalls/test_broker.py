@@ -199,7 +199,9 @@ def test_an_ack_before_the_commit_is_caught(tmp_path: Path) -> None:
     def begin(nurseries: Nurseries, folder: Path) -> Brokers:
         return Brokers(nurseries, folder, plant=PLANTED / "acks_before_commit.py")
 
-    trial = Trial("ack before commit, planted", "ack_before_the_commit", begin, tmp_path, roles=("behind",))
+    trial = Trial(
+        "ack before commit, planted", "ack_before_the_commit", begin, tmp_path, roles=("behind",), points_max=40
+    )
     trial.run()
     failures = trial.tally.failures
     losses = [failure for failure in failures if LOST in failure]
