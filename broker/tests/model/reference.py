@@ -116,7 +116,7 @@ class Reference:
         self.replays: dict[str, Replay] = {}
         self.allowances: dict[str, Allowance] = {}
         self.faults: dict[str, Fault] = {}
-        self.attaching: set[str] = set()  # their SUB is on its way to the disk
+        self.attaching: Counter[str] = Counter()  # how many a SUB on its way to the disk will attach
         self.stored: Counter[str] = Counter()
         self.keys = self.keys_coming = self.disk.keys
         self.revocations: Any = None
@@ -340,16 +340,16 @@ class Reference:
         member.topics, member.max_in_flight = topics, min(header["max_in_flight"], IN_FLIGHT_MAX)
         self.owe(session.route, "SUBOK", group=name, lease_ms=int(LEASE * 1000))
         if group.detached:  # a commit that passes its floor may be under way: it is attached after the next
-            self.attaching.add(name)
+            self.attaching[name] += 1
             self.then.append(lambda: self._attach(group))
         elif group.gaps:
             self.owe(session.route, "GAP", group=name)
 
     def _attach(self, group: Group) -> None:
+        self.attaching[group.name] -= 1
         if not group.detached:
             return
         group.detached = False
-        self.attaching.discard(group.name)
         self.needed.clear()
         for session in self.sessions.values():
             if group.name in session.members and group.gaps:
@@ -653,7 +653,7 @@ class Reference:
     def take_commit(self) -> None:
         """A batch is made of everything up to now."""
         marks = {name: outbox.taken for name, outbox in self.outboxes.items() if outbox.taken.mark}
-        groups = {name: group.save(attaching=name in self.attaching) for name, group in self.groups.items()}
+        groups = {name: group.save(attaching=self.attaching[name] > 0) for name, group in self.groups.items()}
         passable = frozenset(name for name, group in self.groups.items() if group.detached)
         disk = Disk(self.log.next - 1, marks, groups, self.keys_coming, passable)
         at_least, at_most = self._cut_at_least(), self._cut_wanted(self.oldest_young)

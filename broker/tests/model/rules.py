@@ -108,7 +108,13 @@ class Rules:
                 self.hello(slot)
                 peer = self.peers[slot]
             if self.session_of(peer) and part not in self.session_of(peer).members:
-                self.say(peer, "SUB", group=part, topics=list(GROUPS[part][1]), max_in_flight=IN_FLIGHT_MAX)
+                self.say(
+                    peer,
+                    "SUB",
+                    group=part,
+                    topics=list(GROUPS[part][1]),
+                    max_in_flight=self.pick((1, 2, IN_FLIGHT_MAX)),
+                )
             if self.session_of(peer):
                 self.say(peer, "CREDIT", group=part, events=4, bytes=8000)
 
@@ -303,10 +309,10 @@ class Rules:
         known = self.sent.setdefault(producer, {})
         count = {
             "behind": max(1, min(2, following - first)),
-            "across": 4,
+            "across": self.pick((2, 3, 4)),
             "too many": BATCH_EVENTS_MAX + 1,
             "none": 0,
-        }.get(kind, self.pick((1, 1, 2, 3, 4) if not state.startswith("commit") else (2, 4)))
+        }.get(kind, self.pick((1, 1, 2, 3, 4) if not state.startswith("commit") else (1, 2, 4)))
         batch = []
         for pseq in range(first, first + count):
             if pseq >= following or pseq not in known:
@@ -513,12 +519,14 @@ class Rules:
             self.tend("control/1")
             return
         name = self.pick(("~a", "~b", *(("~" + "abcdefghij"[self.pick(range(10))],) if self.chance(2) else ())))
-        how = self.pick(("TAP", "TAP with history", "TAP ends", "CREDIT", "CREDIT", "CREDIT", "CREDIT"))
-        if how == "CREDIT":
-            name = self.pick((*session.taps, name))
+        name = self.pick((*session.taps, name))
+        tap = session.taps.get(name)
+        how = self.rarest(
+            "tap", tap.state if tap is not None else "none", ("TAP", "TAP with history", "TAP ends", "CREDIT")
+        )
         self.world.count_tap(peer, name, how)
         if how == "CREDIT":
-            self.say(peer, "CREDIT", group=name, events=self.pick((1, 3, 20)), bytes=self.pick((1, 4000, 40_000)))
+            self.say(peer, "CREDIT", group=name, events=self.pick((3, 20, 20)), bytes=self.pick((1, 40_000, 40_000)))
         else:
             topics = [] if how == "TAP ends" else [self.pick((PLACED, "shop.*", "bank.*"))]
             after = {"after": self.pick((0, 5, self.reference.log.last))} if how == "TAP with history" else {}
@@ -572,8 +580,10 @@ class Rules:
         if any(question.commits_max > 1 for question in self.reference.questions.values()):
             return
         group = self.reference.groups[name]
-        first = self.pick((1, *group.items))
-        last = first + self.pick((0, 3, 30))
+        drawn = [1, *group.items] if self.chance(2) else [self.pick((1, *group.items))]
+        reached = self.world.reached
+        first = min(drawn, key=lambda seq: reached["event", group.state_of(seq), "replay of a range"])
+        last = first + self.pick((0, 0, 3, 30))
         header: dict[str, Any] = {"first": first, "last": last, "dry_run": self.chance(4)}
         if self.chance(2):
             header["subject"] = self.pick(SUBJECTS)
@@ -581,6 +591,15 @@ class Rules:
             if first <= seq <= last and not header["dry_run"] and header.get("subject") in (None, item.subject):
                 self.world.reached["event", group.state_of(seq), "replay of a range"] += 1
         self.say(peer, "ADMIN", request=f"q-{self.requests}", verb="replay", group=name, **header)
+
+    def again(self) -> None:
+        """An operator has a range of the log replayed, mostly around what is rare."""
+        peer = self.open_peer("control/1")
+        if peer is None or not self.session_of(peer):
+            self.tend("control/1")
+            return
+        self.requests += 1
+        self.ask_range(peer, self.pick(tuple(GROUPS)))
 
     def detach(self, peer: Peer, name: str) -> None:
         """Of a group that has no members, if it can be helped."""
@@ -618,11 +637,14 @@ class Rules:
         """What the model has found in `group.detach` and is not mended yet; each goes when its defect does.
 
         Letters and replays of a detached group outlive their events, where its floor is above what retention cut. What
-        was finished before the boot, above the floor, comes again once the group has been detached.
+        was finished before the boot, above the floor, comes again once the group has been detached. And a SUB that
+        waits for the disk attaches the group although it was detached again since.
         """
         group = self.reference.groups[name]
         outlived = bool(group.letters) or any(item.replay for item in group.items.values())
         above = [item for item in group.items.values() if item.seq > group.floor and item.state == FINISHED]
+        if self.reference.attaching[name] > 0:
+            return True
         return outlived or (self.reference.boot > 1 and bool(above))
 
     def ask_replay(self, peer: Peer, name: str, subject: str) -> None:
@@ -659,15 +681,23 @@ class Rules:
         if not (peers := [peer for peer in self.open_peers() if self.session_of(peer)]):
             return
         silent = self.pick(peers)
-        if (control := self.open_peer("control/1")) in peers and self.chance(2):
+        if (control := self.open_peer("control/1")) in peers and self.pick((True, True, False)):
             silent = control or silent
-        for _ in range(self.pick((9, 10, 22))):
+        for _ in range(self.pick((9, 10, 10 if silent is control else 22))):
             for peer in self.open_peers() if self.chance(3) else ():
                 if peer is not silent and self.session_of(peer):
                     self.say(peer, "PING")
             self.world.pass_time(0.25)
         if silent.open and self.world.session_state(silent) == "suspect" and silent.identity == "control":
-            self.pick((self.admin, self.admin, self.admin, self.put))(silent)
+            self.wake(silent)
+
+    def wake(self, control: Peer) -> None:
+        """The first word of an operator who was suspect."""
+        how = self.pick(("admin", "admin", "put", "harm"))
+        if how == "harm":
+            self.harm()
+        else:
+            (self.admin if how == "admin" else self.put)(control)
 
     def stopped(self) -> None:
         """The broker is stopped for a while, and goes on: nobody was silent meanwhile."""
@@ -675,7 +705,7 @@ class Rules:
 
     def disk(self) -> None:
         """Slow, fast, full, done with what it was doing."""
-        if self.pick(range(4 if not self.world.shell.full else 2)) == 0:
+        if self.pick(range(8 if not self.world.shell.full else 2)) == 0:
             self.world.set_full(not self.world.shell.full)
         elif self.world.shell.begun is not None and self.pick((True, True, False)):
             self.world.finish_commit()
@@ -683,7 +713,7 @@ class Rules:
             self.world.set_slow(not self.world.shell.slow)
 
     def broker_ends(self) -> None:
-        how = self.pick(("crash", "crash", "flushed", "stop"))
+        how = self.pick(("crash", "flushed", "stop", "stop"))
         if how == "stop":
             self.world.stop()
         else:
@@ -742,14 +772,15 @@ RULES: Final[dict[str, tuple[int, Rule]]] = {
     "member_acts": (6, Rules.member_acts),
     "time_passes": (14, Rules.time_passes),
     "steer": (10, Rules.steer),
-    "tap": (6, Rules.tap),
+    "tap": (8, Rules.tap),
     "harm": (2, Rules.harm),
-    "part_ways": (2, Rules.part_ways),
+    "again": (6, Rules.again),
+    "part_ways": (3, Rules.part_ways),
     "disk": (8, Rules.disk),
     "speak": (8, Rules.speak),
     "leave": (6, Rules.leave),
     "odd_hello": (2, Rules.odd_hello),
-    "silence": (1, Rules.silence),
+    "silence": (2, Rules.silence),
     "hold_on": (1, Rules.hold_on),
     "stopped": (1, Rules.stopped),
     "broker_ends": (3, Rules.broker_ends),

@@ -218,7 +218,7 @@ class World:
         """What need not be on disk at once must get there soon, while the disk works."""
         reference = self.reference
         saved = all(
-            reference.disk.groups[name] == group.save(attaching=name in reference.attaching)
+            reference.disk.groups[name] == group.save(attaching=reference.attaching[name] > 0)
             for name, group in reference.groups.items()
         )
         if saved or self.shell.slow or self.shell.full or reference.full_until is not None:
