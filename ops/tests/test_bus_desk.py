@@ -15,6 +15,7 @@ from fake_bus import FakeSession
 
 import atoll
 from atoll_ops.control.busroutes import BUS
+from atoll_ops.control.permissions import Asker
 
 REPLAYED = {"replayed": 1, "held_back": 0, "replay": "1-1"}
 FAULT = {"group": "payments", "kind": "delay", "seconds": 5, "reason": "drill"}
@@ -240,6 +241,16 @@ async def test_a_broker_of_an_earlier_release_costs_the_faults_alone(desk: Desk)
     await app[BUS]._observer.bus.look()
     assert app[BUS]._observer.bus.why is None
     assert app[BUS]._observer.bus.seen["faults"] == []
+
+
+async def test_an_act_that_control_did_not_live_to_see_the_end_of_is_not_left_open(tmp_path: Path) -> None:
+    async with running(tmp_path) as control:
+        app = control.client.app
+        assert app is not None
+        await app[BUS]._begin(Asker("amy", frozenset()), "publish", "a.b.v1", "r")
+        assert (await control.audit())[0]["result"] is None
+    async with running(tmp_path) as control:
+        assert (await control.audit())[0]["result"] == "unknown: control ended in the middle of it"
 
 
 # ---- one event's story -------------------------------------------------------------------------------------------

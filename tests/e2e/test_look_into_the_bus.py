@@ -289,6 +289,12 @@ def test_a_fault_is_seen_hits_and_ends_by_itself(shop: Shop) -> None:
         "delay", "sales", f"local:{os.geteuid()}", "drill",
     )  # fmt: skip
     poll_until(
+        "the alarm",
+        lambda: json.loads(shop.fleet.atoll("status", "--json").output)["alarms"],
+        lambda alarms: ("fault_active", "sales") in {(alarm["kind"], alarm["target"]) for alarm in alarms},
+        seconds=FAULT_SECONDS,
+    )
+    poll_until(
         "the fault to end by itself",
         lambda: json.loads(shop.fleet.atoll("status", "--json").output)["faults"],
         lambda faults: not faults,

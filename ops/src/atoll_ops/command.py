@@ -18,6 +18,7 @@ MeshOption = Annotated[Path | None, Parameter(name="--mesh", help="System page; 
 Reason = Annotated[str, Parameter(name="--reason", help="Why; it goes into the audit.")]
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="As JSON, for programs.")]
 BY_HAND = "at the command line"
+_SECONDS = 15.0  # control gives the broker ten: to find one event by its id, it may read its whole log
 
 
 def root() -> Path:
@@ -55,6 +56,6 @@ def ask_control(
     from atoll_ops import acts
 
     try:
-        return acts.control(state_of(state), method, path, body, headers)
+        return acts.control(state_of(state), method, path, body, headers, seconds=_SECONDS)
     except acts.ControlDownError as error:
         raise OperationError(f"control does not answer ({error}): see `./atoll status`") from error

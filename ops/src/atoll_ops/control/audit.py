@@ -40,12 +40,13 @@ def find(reader: atoll.Reader, operation_id: str) -> dict[str, Any] | None:
     return dict(row) if row is not None else None
 
 
-def unended(reader: atoll.Reader) -> list[str]:
-    """Operations that began not long ago and whose end is not noted."""
+def unended(reader: atoll.Reader) -> list[tuple[str, str]]:
+    """Operations that began not long ago and whose end is not noted, each with its act."""
     rows = reader.all(
-        "SELECT operation_id FROM audit WHERE result IS NULL AND at > ? LIMIT 1000", time.time() - UNENDED_SECONDS_MAX
+        "SELECT operation_id, act FROM audit WHERE result IS NULL AND at > ? LIMIT 1000",
+        time.time() - UNENDED_SECONDS_MAX,
     )
-    return [str(row["operation_id"]) for row in rows]
+    return [(str(row["operation_id"]), str(row["act"])) for row in rows]
 
 
 class Query(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ its id is the same and consumers' inboxes know it; a fault ends by itself; a gro
 
 from __future__ import annotations
 
-import time
+import datetime
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -263,6 +263,7 @@ def _event(who: str, topic: str, subject: str, event_id: str, data: msgspec.Raw)
     propagate.inject(context)
     return {
         "specversion": "1.0", "id": event_id, "source": f"/operators/{who}", "type": topic, "subject": subject,
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "datacontenttype": "application/json", "data": data,
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+        "datacontenttype": "application/json", "data": data,
         **{name: value for name, value in context.items() if name in ("traceparent", "tracestate")},
     }  # fmt: skip

@@ -163,8 +163,11 @@ class Desk:
     async def look_for_ends(self) -> None:
         """At the start: what began before, and may have ended while control was down (it may have been the target)."""
         await self._catch_up()
-        for operation_id in await self._database.read(audit.unended):
-            self._own(self._follow(operation_id))
+        for operation_id, act in await self._database.read(audit.unended):
+            if act in ACTS:
+                self._own(self._follow(operation_id))
+            else:  # on the bus: the agent knows nothing of it
+                await self._end(operation_id, "unknown: control ended in the middle of it")
 
     async def _catch_up(self) -> None:
         """Enter what the agent was asked past control, while control was down or paused: no act is left out."""
