@@ -87,6 +87,7 @@ class Heard:
     acks: deque[dict[str, Any]] = field(default_factory=deque)
     deliveries: list[dict[str, Any]] = field(default_factory=list)
     pongs: int = 0
+    ping: bytes = b"{}"
     lost: int = 0
 
     def left(self) -> list[Any]:
@@ -107,6 +108,7 @@ class Run:
         mesh = _laid_over(WORLD["mesh"], case.get("mesh", {}))
         self._ping_seconds = mesh["bus"]["heartbeat_seconds"] / PINGS_PER_HEARTBEAT
         self._ping_in = self._ping_seconds
+        self._last = ""
 
     def play(self) -> None:
         for number, step in enumerate(self.case["steps"]):
@@ -137,9 +139,21 @@ class Run:
     def say_frames(self, peer: str, frames: Frames) -> None:
         if peer not in self.peers:
             self.open(peer)
+        self._let_be_heard(peer)
         self._collect()  # what comes from now on may be the answer
         self.exchanged.append(Exchange(True, frames))
         self.driver.send(peer, frames)
+
+    def _let_be_heard(self, speaker: str) -> None:
+        """Two sockets have no order between them: what the last one said is heard before another speaks."""
+        last, self._last = self._last, speaker
+        before = self.peers.get(last)
+        if last == speaker or before is None or not before.up or before.mute:
+            return
+        self._collect()
+        before.pongs = 0
+        self.driver.send(last, [b"A1PING", before.ping])
+        self.until(f"the broker's PONG to {last}", lambda: before.pongs or not before.up, {})
 
     def _made(self, value: Any) -> Any:
         """The value of a `send`, with variables and generators replaced."""
@@ -220,7 +234,7 @@ class Run:
     def _ping(self) -> None:
         for name, peer in self.peers.items():
             if peer.up and not peer.mute:
-                self.driver.send(name, [b"A1PING", b"{}"])
+                self.driver.send(name, [b"A1PING", peer.ping])
 
     def until(self, what: str, done: Callable[[], Any], step: Step) -> None:
         self.pass_time(max(self.driver.least_ms, step.get("within_ms", 0)) / 1000, lambda: bool(done()))
@@ -298,6 +312,7 @@ class Run:
         if peer in self.peers and command == "PING":
             self._collect()
             self.peers[peer].pongs = 0
+            self.peers[peer].ping = _encoded(self._made(step["header"]))
         if command == "HELLO" and peer in self.peers:
             self.peers[peer].producer = step["header"].get("producer")
         if command:
