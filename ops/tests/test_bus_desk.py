@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -333,6 +334,24 @@ async def test_what_the_broker_refuses_is_said_in_the_stream(desk: Desk) -> None
         desk.bus.taps[0].queue.put_nowait(atoll.BusRefusedError("ACL", "control may not tap *"))
         (refused,) = await _read(answer, 1)
     assert (refused["event"], json.loads(refused["data"])["text"]) == ("refused", "ACL: control may not tap *")
+
+
+async def test_a_tap_that_is_open_does_not_hold_control_up_when_it_stops(tmp_path: Path) -> None:
+    """Else it would take the five seconds that a connection in use is given."""
+    async with running(tmp_path) as control:
+        app = control.client.app
+        assert app is not None
+        app[BUS].session = bus = FakeSession()
+        connector = aiohttp.UnixConnector(str(control.run / "control.sock"))
+        session = aiohttp.ClientSession(connector=connector)
+        answer = await session.get("http://localhost/ops/events?topics=*")
+        assert answer.status == 200
+        began = time.monotonic()
+    seconds = time.monotonic() - began
+    assert bus.taps[0].closed.is_set()
+    await answer.content.read()  # to its end, which has come
+    await session.close()
+    assert seconds < 3, f"control took {seconds:.1f} s to stop"
 
 
 async def test_a_viewer_taps_nothing_and_without_a_bus_nobody_does(desk: Desk) -> None:
