@@ -209,9 +209,9 @@ class answering:  # noqa: N801 - read as a verb
 
 STREAM = (
     b": still here\n\n"
-    b'id: 8\nevent: event\ndata: {"time":"t","type":"a.b.v1","subject":"o-1","data":{"x":"\\u001b[2J"}}\n\n'
+    b'id: 8\nevent: event\ndata: {"id":"e","time":"t","type":"a.b.v1","subject":"o-1","data":{"x":"\\u001b[2J"}}\n\n'
     b'event: missed\ndata: {"events":3,"why":"too slow"}\n\n'
-    b'id: 9\nevent: event\ndata: {"time":"t","type":"a.b.v1","subject":"o-2","data":null}\n\n'
+    b'id: 9\nevent: event\ndata: {"id":"e","time":"t","type":"a.b.v1","subject":"o-2","data":null}\n\n'
 )
 
 
@@ -249,9 +249,9 @@ def test_a_tap_is_a_line_an_event_and_says_what_was_lost(tmp_path: Path, capsys:
     served.end()
     said = capsys.readouterr()
     first, lost, second = said.out.splitlines()
-    assert first.split()[:4] == ["8", "t", "a.b.v1", "o-1"]
+    assert first.split()[:5] == ["8", "t", "a.b.v1", "o-1", "e"]
     assert lost == "lost 3: too slow"
-    assert second.split() == ["9", "t", "a.b.v1", "o-2", "null"]
+    assert second.split() == ["9", "t", "a.b.v1", "o-2", "e", "null"]
     assert said.err == "2 events, lost 3\n"
     assert "\x1b" not in said.out
 

@@ -144,7 +144,7 @@ def _line(kind: str, about: dict[str, Any], seq: int | None, *, as_json: bool) -
     if kind == "missed":
         return harmless(f"lost {about['events'] if about['events'] is not None else 'some'}: {about['why']}")
     data = json.dumps(about.get("data"), ensure_ascii=False)
-    return harmless(f"{seq:>8}  {about['time']}  {about['type']}  {about['subject']}  {data}")
+    return harmless(f"{seq:>8}  {about['time']}  {about['type']}  {about['subject']}  {about['id']}  {data}")
 
 
 # ---- publishing --------------------------------------------------------------------------------------------------
