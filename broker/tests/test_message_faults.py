@@ -27,6 +27,7 @@ def test_a_delayed_event_comes_later_and_its_key_waits_for_it() -> None:
     assert bank.wait(1.5) == []
     (first,) = bank.wait(1.0)
     assert (first["n"], first["attempt"]) == (1, 1)
+    assert [fault["hits"] for fault in operator.ask("fault.list")["faults"]] == [1]
     bank.ack(first)
     assert numbers(bank.wait(0.5)) == [2]
 

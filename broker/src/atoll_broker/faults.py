@@ -80,10 +80,12 @@ class Faults:
             if fault.until <= now:
                 del self._active[fault.id]
 
-    def strike(self, group: str, topic: str) -> FaultSpec | None:
-        """The fault that hits this delivery, if one does."""
+    def strike(self, group: str, topic: str, delayed_once: bool) -> FaultSpec | None:
+        """The fault that hits this delivery, if one does. What was delayed in this attempt is delayed no more."""
         for fault in self._active.values():
             spec = fault.spec
+            if spec.kind == "delay" and delayed_once:
+                continue
             if spec.group == group and spec.topic in (None, topic) and self._chance() < spec.share:
                 fault.hits += 1
                 return spec

@@ -57,13 +57,13 @@ class Context:
         wall_ms: Callable[[], int],
         boot: int,
         history: History,
-        strike: Callable[[str, str], FaultSpec | None],
+        strike: Callable[[str, str, bool], FaultSpec | None],
     ) -> None:
         self.bus = bus
         self.journal = journal
         self.boot = boot
         self.history = history
-        self.strike = strike  # (group, topic): the fault that hits this delivery
+        self.strike = strike  # (group, topic, delayed once): the fault that hits this delivery
         self.next_fence = next_fence
         self.jitter = jitter  # 0.5 … 1.0
         self.load = load
@@ -222,8 +222,8 @@ class Group:
 
     def _deliver(self, entry: Entry, member: Member, now: float, space: int) -> tuple[bytes, ...]:
         """Leases it, and what goes out: once, unless a fault says otherwise. `space`: how many events still fit."""
-        fault = self._context.strike(self.name, entry.topic)
-        if fault is None or (fault.kind == "delay" and entry.delayed_once):
+        fault = self._context.strike(self.name, entry.topic, entry.delayed_once)
+        if fault is None:
             return (self._lease(entry, member, now),)
         self._note_failure(entry, "fault", f"injected: {fault.kind}", member.slot)
         if fault.kind == "duplicate":

@@ -47,7 +47,7 @@ class Bus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log_seconds_kept: Annotated[float, Meta(ge=1, le=3_153_600_000)] = 604_800
     log_events_kept: Annotated[int, Meta(ge=1, le=1 << 40)] = 1_000_000
     # A group with events to handle that makes no progress for so long is an alarm.
-    stalled_seconds: Annotated[float, Meta(ge=0.5, le=3600)] = 4.0
+    stalled_seconds: Annotated[float, Meta(ge=0.5, le=3600)] = 3.0
     # The tail of the log held in memory for the groups that keep up.
     cache_bytes_max: Bytes = 33_554_432
     # How far a group reads ahead of its oldest unfinished event.
