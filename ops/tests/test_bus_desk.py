@@ -11,7 +11,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from controlled import Control, running
+import yaml  # type: ignore[import-untyped, unused-ignore]
+from controlled import PROJECT, Control, running
 from fake_bus import FakeSession
 
 import atoll
@@ -229,6 +230,8 @@ async def test_a_fault_is_in_the_snapshot_with_its_reason_until_it_ends(desk: De
     assert (shown["kind"], shown["target"], shown["by"], shown["reason"]) == (
         "delay", "payments", "u-operator", "drill",
     )  # fmt: skip
+    contract = yaml.safe_load((PROJECT / "contract" / "http.openapi.yaml").read_text())
+    assert set(shown) == set(contract["components"]["schemas"]["Fault"]["properties"])
     desk.bus.answers["fault.list"] = {"faults": [fault | {"left_ms": -1}]}
     await app[BUS]._observer.bus.look()
     app[BUS]._observer.expire()

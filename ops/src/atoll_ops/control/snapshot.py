@@ -159,4 +159,5 @@ def _fault(part: Part) -> dict[str, Any] | None:
     return {
         "id": f"pause:{target}", "kind": "pause", "target": target, "until": part["paused_until"],
         "by": part.get("paused_by") or "a signal from outside", "reason": part.get("paused_reason") or "",
+        "share": None, "delay_ms": None, "hits": None,
     }  # fmt: skip
