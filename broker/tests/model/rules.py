@@ -575,14 +575,14 @@ class Rules:
             more = {"group": group, "after": 0, "limit": self.pick((2, 100))}
         self.say(peer, "ADMIN", request=request, verb=verb, **more)
 
-    def ask_range(self, peer: Peer, name: str) -> None:
+    def ask_range(self, peer: Peer, name: str, start: int | None = None) -> None:
         """A replay of a range of the log; one at a time."""
         if any(question.commits_max > 1 for question in self.reference.questions.values()):
             return
         group = self.reference.groups[name]
         drawn = [1, *group.items] if self.chance(2) else [self.pick((1, *group.items))]
         reached = self.world.reached
-        first = min(drawn, key=lambda seq: reached["event", group.state_of(seq), "replay of a range"])
+        first = start or min(drawn, key=lambda seq: reached["event", group.state_of(seq), "replay of a range"])
         last = first + self.pick((0, 0, 3, 30))
         header: dict[str, Any] = {"first": first, "last": last, "dry_run": self.chance(4)}
         if self.chance(2):
@@ -600,6 +600,14 @@ class Rules:
             return
         self.requests += 1
         self.ask_range(peer, self.pick(tuple(GROUPS)))
+
+    def again_at_once(self, group: Group) -> None:
+        """After a boot, of what is held for a slot."""
+        self.tend("control/1")
+        peer = self.peers["control/1"]
+        self.requests += 1
+        if self.session_of(peer):
+            self.ask_range(peer, group.name, self.pick(list(group.leases) or [1]))
 
     def detach(self, peer: Peer, name: str) -> None:
         """Of a group that has no members, if it can be helped."""
@@ -637,7 +645,7 @@ class Rules:
         """What the model has found in `group.detach` and is not mended yet; each goes when its defect does.
 
         Letters and replays of a detached group outlive their events, where its floor is above what retention cut. What
-        was finished before the boot, above the floor, comes again once the group has been detached. And a SUB that
+        was finished above the floor, and read again since (a boot, an earlier detach), comes again after a detach. And a SUB that
         waits for the disk attaches the group although it was detached again since.
         """
         group = self.reference.groups[name]
@@ -645,7 +653,7 @@ class Rules:
         above = [item for item in group.items.values() if item.seq > group.floor and item.state == FINISHED]
         if self.reference.attaching[name] > 0:
             return True
-        return outlived or (self.reference.boot > 1 and bool(above))
+        return outlived or bool(above)
 
     def ask_replay(self, peer: Peer, name: str, subject: str) -> None:
         self.requests += 1
@@ -721,8 +729,8 @@ class Rules:
         self.peers.clear()
         self.ended.clear()
         for group in self.reference.groups.values():
-            if group.leases and self.chance(2):
-                self.bring_another(group)
+            if group.leases:  # held for slots that are not back yet
+                self.pick((self.bring_another, self.again_at_once))(group)
         if self.pick((True, False)):
             self.world.set_slow(False)
             self.world.set_full(False)
