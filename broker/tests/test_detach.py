@@ -156,3 +156,50 @@ def test_letters_and_replays_of_a_detached_group_go_with_the_log(storage: Storag
     mail = Consumer(broker, "mail")
     taken = mail.wait(0.5)
     assert numbers(taken) == list(range(broker.core.log.oldest, 31))
+
+
+def test_a_detach_that_comes_after_a_sub_on_its_way_holds(storage: Storage) -> None:
+    broker = MemoryBroker(MESH, storage=storage)
+    operator = Operator(broker)
+    operator.ask("group.detach", group="mail", by="amy")
+    broker.hold_commits = True
+    mail = Consumer(broker, "mail")
+    mail.peer.say("BYE")
+    operator.peer.say("ADMIN", request="again", verb="group.detach", group="mail", by="amy")
+    broker.release()
+    assert operator.group("mail")["detached"]
+    broker.restart()
+    assert Operator(broker).group("mail")["detached"]
+
+
+def test_what_was_finished_above_the_floor_before_a_boot_does_not_come_again(storage: Storage) -> None:
+    broker = MemoryBroker(MESH, storage=storage)
+    shop, mail = Shop(broker), Consumer(broker, "mail")
+    shop.publish(event(1, "a"), event(2, "b"), event(3, "c"))
+    _, second, _ = mail.take()
+    mail.ack(second)
+    broker.advance(0.2)
+    broker.restart()
+    operator = Operator(broker)
+    operator.ask("group.detach", group="mail", by="amy")
+    assert numbers(Consumer(broker, "mail").wait(0.5)) == [1, 3]
+    assert operator.group("mail")["lag"] == 2
+
+
+def test_letters_below_the_floor_go_with_the_log_too(storage: Storage) -> None:
+    """Their group has handled everything, but what a detached group leaves behind holds nothing."""
+    broker = MemoryBroker(TIGHT, storage=storage)
+    shop, bank, mail, operator = Shop(broker), Consumer(broker), Consumer(broker, "mail"), Operator(broker)
+    for n in range(1, 31):
+        shop.publish(event(n, f"o-{n}", pad="x" * 200))
+        bank.ack(*bank.take())
+        taken = mail.take()
+        (mail.term if n == 1 else mail.ack)(*taken)
+    mail.peer.say("BYE")
+    pass_on(broker, 3, shop, bank, operator)
+    assert (operator.group("mail")["floor"], broker.core.log.oldest) == (30, 1), "the letter holds the log"
+    operator.ask("group.detach", group="mail", by="amy")
+    pass_on(broker, 3, shop, bank, operator)
+    assert broker.core.log.oldest > 1
+    assert (operator.group("mail")["dead"], operator.group("mail")["lag"]) == (0, 0)
+    assert operator.ask("dlq.list", group="mail")["letters"] == []

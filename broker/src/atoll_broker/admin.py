@@ -224,9 +224,8 @@ def _detach(core: Core, command: Admin, _: str, tell: Tell, __: Refuse) -> None:
         slots = sorted(member.slot for member in group.members.values())
         raise WireError("VERB", f"{group.name} has members ({', '.join(slots)}): stop them first", "group")
     result: Result = {"floor": group.floor, "waiting": group.lag}
-    if not group.detached:
-        group.detach(command.by)
-        core.look_again()
+    group.detach(command.by)
+    core.look_again()
     core.after_commit(lambda: tell(result))
 
 

@@ -446,12 +446,14 @@ class Core:
         group = self.groups[command.group]
         if group.detached:  # a trim that passes its floor may be on its way to the disk: it is attached after that
             self._journal.detached(group.name, False)
-            self._journal.after_commit(lambda: self._attach(group))
+            detachments = group.detachments
+            self._journal.after_commit(lambda: self._attach(group, detachments))
         elif group.gaps:
             self._send(session, _gaps_of(group))
 
-    def _attach(self, group: Group) -> None:
-        if not group.detached:
+    def _attach(self, group: Group, detachments: int) -> None:
+        """Unless it is attached already, or was detached anew since."""
+        if not group.detached or group.detachments != detachments:
             return
         group.attach()
         group.progress_at = self.now

@@ -83,6 +83,7 @@ class Group:
         self.gaps = list(record.gaps)[-GAPS_KEPT:]
         self.detached = record.detached
         self.detached_by = ""  # known until the broker restarts
+        self.detachments = 0
         self.deliveries = 0
         self.redeliveries = 0
         self.progress_at = 0.0
@@ -122,7 +123,7 @@ class Group:
         """The next events of the log, of whatever topic."""
         assert events[0].seq == self.scanned + 1, "a group reads the log without a gap"
         for event in events:
-            if event.topic in self.topics and not self._finished_before(event.seq):
+            if event.topic in self.topics and event.seq not in self._done_before:
                 if self._is_parked(event.subject):
                     self._bury_behind(Entry(event.seq, event.topic, event.subject, event, 1))
                 else:
@@ -133,11 +134,6 @@ class Group:
     def _is_parked(self, subject: str) -> bool:
         return self.config.on_dead == "park" and subject in self.letters
 
-    def _finished_before(self, seq: int) -> bool:
-        if seq not in self._done_before:
-            return False
-        self._done_before.discard(seq)
-        return True
 
     def _enqueue(self, event: StoredEvent, now: float) -> None:
         entry = Entry(event.seq, event.topic, event.subject, event, self._attempts.pop(event.seq, 1))
@@ -497,6 +493,8 @@ class Group:
         if floor > self.floor:
             self.floor = floor
             self._context.journal.floor(self.name, floor)
+            if self._done_before:  # kept until the floor has passed them: a detached group is read again from there
+                self._done_before = {seq for seq in self._done_before if seq > floor}
         for seq in self._just_acked:
             if seq > self.floor:
                 self._context.journal.acked(self.name, seq)
@@ -552,12 +550,14 @@ class Group:
         Only for a group without members: nothing is leased but to slots that are gone.
         """
         assert not self.members, "a group with members is at work"
-        for entry in list(self._leases.values()):
-            self._end_lease(entry)
         self._context.journal.detached(self.name, True)
-        self.detached = True
+        self.detachments += 1  # a SUB that waits for the disk to attach it comes too late now
         self.detached_by = by
-        self._forget_window()
+        if not self.detached:
+            self.detached = True
+            for entry in list(self._leases.values()):
+                self._end_lease(entry)
+            self._forget_window()
         return self.lag
 
     def _forget_window(self) -> None:
@@ -584,6 +584,8 @@ class Group:
 
         `topics`: how many events of each the log has left.
         """
+        if self.detached:
+            self._forget_what_rests_below(oldest)
         if self.floor >= oldest - 1:
             return
         assert self.detached, "retention never passes the floor of a group that holds it"
@@ -592,13 +594,16 @@ class Group:
         self.floor = self.scanned = oldest - 1
         self._context.journal.floor(self.name, self.floor)
         self._done_before = {seq for seq in self._done_before if seq > self.floor}
+        replaying = sum(len(queue) for queue in self._keys.values())
+        self.lag = sum(topics.get(topic, 0) for topic in self.topics) - len(self._done_before) + replaying
+
+    def _forget_what_rests_below(self, oldest: int) -> None:
+        """Letters and replays whose events are gone with the log; its floor may lie above them."""
         for seq, _, _ in self.letters.forget_below(oldest):
             self._context.journal.letter(LetterDrop(self.name, seq))
         for queue in list(self._keys.values()):
             for entry in [entry for entry in queue if entry.seq < oldest]:
                 self._drop_replay(entry)
-        replaying = sum(len(queue) for queue in self._keys.values())
-        self.lag = sum(topics.get(topic, 0) for topic in self.topics) - len(self._done_before) + replaying
 
     def _let_go(self, gap: Gap) -> None:
         """Gaps that follow one another are one."""
@@ -620,6 +625,7 @@ class Group:
             self._ready_count -= 1
             if queue:
                 self._make_ready(queue[0])
+        self.lag -= 1
         self._context.journal.letter(LetterDrop(self.name, entry.seq))
         if entry.replay_of is not None:
             entry.replay_of.failed += 1
