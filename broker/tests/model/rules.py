@@ -18,7 +18,7 @@ from atoll_broker.testing import Peer
 from .groups import FINISHED, Group
 from .outboxes import Event
 from .reference import Reference
-from .words import BATCH_EVENTS_MAX, CONTRACTS, ENDPOINTS, GROUPS, IN_FLIGHT_MAX, LEASE, SUBJECTS
+from .words import BATCH_EVENTS_MAX, CONTRACTS, ENDPOINTS, GROUPS, IN_FLIGHT_MAX, LEASE, SUBJECTS, TAP_EVENTS_MAX
 from .world import RUBBISH, World
 
 T = TypeVar("T")
@@ -521,6 +521,9 @@ class Rules:
         name = self.pick(("~a", "~b", *(("~" + "abcdefghij"[self.pick(range(10))],) if self.chance(2) else ())))
         name = self.pick((*session.taps, name))
         tap = session.taps.get(name)
+        few = tap is not None and len(tap.unsent(self.reference.topics)) <= TAP_EVENTS_MAX
+        if few and tap.state == "without credit" and not self.chance(8):
+            return  # a slow reader: only so does its buffer run over
         how = self.rarest(
             "tap", tap.state if tap is not None else "none", ("TAP", "TAP with history", "TAP ends", "CREDIT")
         )
