@@ -239,6 +239,8 @@ class Publisher:
         self._sent = last
 
     def _acknowledged(self, upto: int) -> None:
+        # After a WELCOME the broker may still commit what the last session sent, and acknowledges it to this one.
+        self._sent = max(self._sent, upto)
         if upto <= self._acked:
             return
         self._outbox.forget(upto)
