@@ -38,22 +38,18 @@ Value = int | str | bytes | None
 
 def row_crc(*values: Value) -> int:
     """Over values and their types, each with its length, so that no byte can move from one column to the next."""
-    crc = 0
-    for value in values:
-        kind, data = _as_bytes(value)
-        crc = zlib.crc32(data, zlib.crc32(b"%s%d " % (kind, len(data)), crc))
-    return crc
+    return zlib.crc32(b"".join(map(_as_bytes, values)))
 
 
-def _as_bytes(value: Value) -> tuple[bytes, bytes]:
-    """A letter for the type that SQLite keeps it as, and the value."""
-    if value is None:
-        return b"n", b""
-    if isinstance(value, int):
-        return b"i", b"%d" % value
+def _as_bytes(value: Value) -> bytes:
+    """A letter for the type that SQLite keeps it as, the length, and the value."""
     if isinstance(value, str):
-        return b"s", value.encode()
-    return b"b", bytes(value)
+        data = value.encode()
+        return b"s%d %b" % (len(data), data)
+    if isinstance(value, int):
+        data = b"%d" % value
+        return b"i%d %b" % (len(data), data)
+    return b"n0 " if value is None else b"b%d %b" % (len(value), value)
 
 
 def register(connection: sqlite3.Connection) -> None:
