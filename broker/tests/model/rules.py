@@ -519,7 +519,8 @@ class Rules:
             self.tend("control/1")
             return
         name = self.pick(("~a", "~b", *(("~" + "abcdefghij"[self.pick(range(10))],) if self.chance(2) else ())))
-        name = self.pick((*session.taps, name))
+        able = [one for one, tap in session.taps.items() if tap.state == "with credit"]
+        name = self.pick(able if able and self.chance(2) else (*session.taps, name))
         tap = session.taps.get(name)
         few = tap is not None and len(tap.unsent(self.reference.topics)) <= TAP_EVENTS_MAX
         if few and tap.state == "without credit" and not self.chance(8):

@@ -16,7 +16,7 @@ from .world import Pair
 
 TESTS: Final = Path(__file__).parents[1]
 WORKERS: Final = 2
-SECONDS_MAX: Final = 900.0
+SECONDS_MAX: Final = 1500.0
 
 
 @dataclass
