@@ -165,3 +165,17 @@ def test_retention_does_not_take_what_was_just_asked_for_again() -> None:
         broker.advance(0.3)
     assert broker.core.log.oldest == 1
     assert numbers(bank.take())[:3] == [1, 2, 3]
+
+
+def test_dead_and_handled_events_of_a_key_come_again_in_the_order_of_the_log(broker: MemoryBroker) -> None:
+    shop, bank, operator = Shop(broker), Consumer(broker), Operator(broker)
+    shop.publish(event(1, "a"), event(2, "a"), event(3, "a"))
+    bank.ack(*bank.take())
+    bank.term(*bank.take(), reason="no")
+    assert operator.group()["dead"] == 2
+    operator.ask("replay", group="bank", first=1, last=3)
+    came = []
+    while taken := bank.wait(0.2):
+        came += numbers(taken)
+        bank.ack(*taken)
+    assert came == [1, 2, 3]

@@ -144,3 +144,12 @@ def test_farewell_says_bye_to_everyone(broker: MemoryBroker) -> None:
     broker.core.farewell()
     broker.turn()
     assert [client.heard()[0]["command"] for client in clients] == ["BYE", "BYE"]
+
+
+def test_any_frame_counts_as_life(broker: MemoryBroker) -> None:
+    """A newer client may say what this broker does not know."""
+    client = Client(broker, "shop")
+    for _ in range(12):
+        broker.advance(0.5)
+        client.say("DANCE")
+    assert client.say("PING")[-1]["command"] == "PONG"

@@ -144,7 +144,7 @@ def _replay_letters(core: Core, command: Admin) -> Result:
     if not command.dry_run:
         replay = core.replays.begin(group.name, command.by, core.wall_ms(), len(chosen))
         _starts_to_work(core, group)
-        group.release(chosen, replay)
+        group.release(chosen, [], replay)
         result["replay"] = replay.id
     return result
 
@@ -202,8 +202,7 @@ def _bring_back(core: Core, command: Admin, group: Group, choice: Choice, answer
     if not command.dry_run:
         replay = core.replays.begin(group.name, command.by, core.wall_ms(), len(letters) + len(finished))
         _starts_to_work(core, group)
-        group.release(letters, replay)
-        group.bring_back(finished, replay)
+        group.release(letters, finished, replay)
         core.look_again()
         result["replay"] = replay.id
     tell(result)

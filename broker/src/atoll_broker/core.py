@@ -120,6 +120,8 @@ class Core:
         """One message of a peer whose key is `identity`'s. Whatever it holds, it costs at most an ERR."""
         session = self._session_at(route, identity)
         command: commands.ClientCommand | None = None
+        if session is not None:
+            self._seen(session)
         try:
             command, payload = codec.decode(frames)
             if isinstance(command, Hello):
@@ -127,7 +129,6 @@ class Core:
             elif session is None:
                 raise WireError("NO_SESSION", "say HELLO first; after an end, on a new socket")
             else:
-                self._seen(session)
                 self._obey(session, command, payload)
         except WireError as error:
             self._reject(route, session, error, getattr(command, "request", None))

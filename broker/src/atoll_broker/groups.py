@@ -188,6 +188,8 @@ class Group:
     def dispatch(self, now: float) -> list[tuple[str, Msg, list[bytes]]]:
         """Leases what can go out: (session, MSG header, bodies), each within the bounds of a batch."""
         out: list[tuple[str, Msg, list[bytes]]] = []
+        if self.detached:  # until a SUB on its way has attached it; a trim on its way may yet take what waits
+            return out
         while self._ready_count and self._bucket.room(now):
             able = sorted((m for m in self.members.values() if m.room > 0), key=lambda member: member.in_flight)
             share = max(1, -(-self._ready_count // len(able))) if able else 0
@@ -510,10 +512,15 @@ class Group:
         """The dead letters that a replay would release, and how many it would hold back."""
         return self.letters.choose(choice, park=self.config.on_dead == "park")
 
-    def release(self, letters: list[Named], replay: Replay) -> None:
-        """Dead letters wait again, in log order, attempt 1 again."""
+    def release(self, letters: list[Named], finished: Sequence[Place], replay: Replay) -> None:
+        """Dead letters wait again, and what was finished comes again to this group alone: in log order, attempt 1 again.
+
+        A row on disk says so until they are finished again.
+        """
         self.letters.take(letters)
-        self._replay(letters, replay)
+        for place in finished:
+            self._context.journal.letter(replay_of(self.name, place, replay.by, self._context.wall_ms()))
+        self._replay(letters + [(place.seq, place.topic, place.subject) for place in finished], replay)
 
     def finished(self, places: Sequence[Place]) -> list[Place]:
         """Those of the group's events that it has finished, dead letters not among them."""
@@ -521,12 +528,6 @@ class Group:
         waiting |= {entry.seq for queue in self._keys.values() for entry in queue}
         waiting |= {seq for seq, _, _ in self.letters}
         return [place for place in places if place.seq <= self.scanned and place.seq not in waiting]
-
-    def bring_back(self, places: Sequence[Place], replay: Replay) -> None:
-        """What was finished comes again, to this group alone. A row on disk says so until it is finished again."""
-        for place in places:
-            self._context.journal.letter(replay_of(self.name, place, replay.by, self._context.wall_ms()))
-        self._replay([(place.seq, place.topic, place.subject) for place in places], replay)
 
     def _replay(self, named: list[Named], replay: Replay) -> None:
         self.lag += len(named)
@@ -598,9 +599,8 @@ class Group:
         self.lag = sum(topics.get(topic, 0) for topic in self.topics) - len(self._done_before) + replaying
 
     def _forget_what_rests_below(self, oldest: int) -> None:
-        """Letters and replays whose events are gone with the log; its floor may lie above them."""
-        for seq, _, _ in self.letters.forget_below(oldest):
-            self._context.journal.letter(LetterDrop(self.name, seq))
+        """Letters and replays whose events are gone with the log, and their rows with them; its floor may lie above."""
+        self.letters.forget_below(oldest)
         for queue in list(self._keys.values()):
             for entry in [entry for entry in queue if entry.seq < oldest]:
                 self._drop_replay(entry)
@@ -626,7 +626,6 @@ class Group:
             if queue:
                 self._make_ready(queue[0])
         self.lag -= 1
-        self._context.journal.letter(LetterDrop(self.name, entry.seq))
         if entry.replay_of is not None:
             entry.replay_of.failed += 1
 

@@ -97,7 +97,7 @@ class Letters:
         if seqs:
             self._journal.letter(LettersReplay(self._group, seqs))
 
-    def forget_below(self, oldest: int) -> list[Named]:
+    def forget_below(self, oldest: int) -> None:
         """Those whose events the log has no longer; only a detached group comes to that."""
         gone = [named for named in self if named[0] < oldest]
         for seq, topic, subject in gone:
@@ -105,7 +105,6 @@ class Letters:
             if not self._keys[subject]:
                 del self._keys[subject]
         self.count -= len(gone)
-        return gone
 
 
 def replay_of(group: str, place: Place, by: str, at_ms: int) -> LetterPut:

@@ -65,7 +65,7 @@ class Publishing:
         """A producer that never published is not worth remembering."""
         if (producer := self._producers.get(name)) is not None and producer.taken == 0:
             del self._producers[name]
-        self._buckets.pop(name, None)
+            self._buckets.pop(name, None)
 
     # ---- PUB ---------------------------------------------------------------------------------------------------------
 

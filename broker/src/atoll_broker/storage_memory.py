@@ -163,6 +163,7 @@ class MemoryStorage:
             self.topics[self.events.pop(seq).topic] -= 1
         self.oldest = max(self.oldest, below)
         self.history = [step for step in self.history if step.seq >= below]
+        self.letters = {place: letter for place, letter in self.letters.items() if place[1] >= below}
         return Trimmed(self.oldest, self._log_bytes(), dict(self.topics))
 
     def _log_bytes(self) -> int:

@@ -545,6 +545,8 @@ def _trim(connection: sqlite3.Connection, below: int, log_bytes: int) -> Trimmed
     gone = connection.execute(sql, (below,)).fetchall()
     connection.execute("DELETE FROM events WHERE seq<?", (below,))
     connection.execute("DELETE FROM steps WHERE seq<?", (below,))
+    # Held letters hold the log: these are of groups that are detached or not declared, and could not be replayed.
+    connection.execute("DELETE FROM letters WHERE seq<?", (below,))
     _count_topics(connection, Counter({topic: -count for topic, count, _ in gone}))
     _set_meta(connection, oldest=below)
     log_bytes -= sum(size for _, _, size in gone)

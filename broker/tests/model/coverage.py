@@ -20,7 +20,6 @@ FREE: Final = (
     "no such event", "unread", "waiting", "queued", "delayed", "finished", "dead", "behind", "waiting in a replay",
     "delayed in a replay", "held for a slot",
 )  # fmt: skip
-OPEN: Final = ("dead", "behind", "waiting in a replay", "delayed in a replay")
 _JUDGEMENTS: Final = tuple(f"{verdict} {claim}" for verdict, claim in product(VERDICTS, CLAIMS))
 _AGAIN: Final = ("dlq.replay", "replay of a range", "group.detach")
 _BROKER_ENDS: Final = ("crash", "stop")
@@ -59,7 +58,6 @@ IMPOSSIBLE: Final[list[tuple[str, tuple[str, ...], tuple[str, ...], str]]] = [
     ),
     ("event", ("no such event",), (*_BROKER_ENDS, *_AGAIN[1:]), "there is nothing of it"),
     ("event", HELD, ("group.detach",), "a group with members is not detached"),
-    ("event", OPEN, ("group.detach",), "an open defect, see Rules.avoids_open_defect: not until it is mended"),
     ("disk", ("idle",), ("full",), "the disk is asked by a commit alone"),
 ]
 

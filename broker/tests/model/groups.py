@@ -214,6 +214,7 @@ class Group:
         """The broker delivers: it must be that key's turn, and the member must be able to take it."""
         item = self._turn_of(seq, now)
         fault = self.fault_on(item)
+        must(not self.detached, "a detached group is sent nothing before it is attached again", self.name)
         must(fault is None or item.doubled or item.delayed_once, "a fault hits each delivery", seq, fault)
         must(self.allowance is None or self.allowance.room(now), "a group gets no more a second than it may", seq)
         must(member.room > 0, "a member gets no more than it may", member.state, seq)
@@ -282,7 +283,7 @@ class Group:
         able = [member for member in self.members.values() if member.room > 0]
         if self.allowance is not None and not self.allowance.room(now):
             return None
-        for item in self.heads() if able else ():
+        for item in self.heads() if able and not self.detached else ():
             if item.state == WAITING or (item.state == DELAYED and now >= item.due[1]):
                 for member in able:
                     if item.topic in member.topics:
@@ -424,16 +425,13 @@ class Group:
                     held_back += 1
         return sorted(chosen, key=lambda item: item.seq), held_back
 
-    def release(self, letters: list[Item], replay: Replay, now: float) -> None:
-        """Dead letters wait again, in log order, at attempt 1."""
+    def release(self, letters: list[Item], finished: list[Item], replay: Replay, now: float) -> None:
+        """Dead letters wait again, and what was finished comes again, in log order."""
         for item in letters:
             del self.letters[item.seq]
-            self._again(item, replay, now)
-
-    def bring_back(self, finished: list[Item], replay: Replay, now: float) -> None:
-        """What was finished comes again."""
         for item in finished:
             item.letter = AGAIN
+        for item in sorted([*letters, *finished], key=lambda item: item.seq):
             self._again(item, replay, now)
 
     def _again(self, item: Item, replay: Replay, now: float) -> None:

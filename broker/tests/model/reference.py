@@ -117,6 +117,7 @@ class Reference:
         self.allowances: dict[str, Allowance] = {}
         self.faults: dict[str, Fault] = {}
         self.attaching: Counter[str] = Counter()  # how many a SUB on its way to the disk will attach
+        self.detachments: Counter[str] = Counter()
         self.stored: Counter[str] = Counter()
         self.keys = self.keys_coming = self.disk.keys
         self.revocations: Any = None
@@ -133,6 +134,8 @@ class Reference:
         if session is not None and session.identity != identity:
             self.end(session, died=True)
             session = None
+        if session is not None:
+            self._seen(session)
         try:
             if command == "RUBBISH":
                 raise refused(header["code"])
@@ -141,7 +144,6 @@ class Reference:
             elif session is None:
                 raise refused("NO_SESSION")
             else:
-                self._seen(session)
                 self._obey(session, command, header, batch)
         except Refused as verdict:
             self.owe(route, "ERR", code=verdict.code, closes=verdict.closes, request=header.get("request"))
@@ -230,8 +232,6 @@ class Reference:
         del self.sessions[session.route]
         for name in session.members:
             self.groups[name].leave(session.route, self.now, died=died)
-        if session.producer not in [other.producer for other in self.sessions.values()]:
-            self.allowances.pop(session.producer or "", None)
 
     def _bye(self, session: Session, header: Header) -> None:
         self.end(session, died=False, tell="BYE")
@@ -341,11 +341,14 @@ class Reference:
         self.owe(session.route, "SUBOK", group=name, lease_ms=int(LEASE * 1000))
         if group.detached:  # a commit that passes its floor may be under way: it is attached after the next
             self.attaching[name] += 1
-            self.then.append(lambda: self._attach(group))
+            detachments = self.detachments[name]
+            self.then.append(lambda: self._attach(group, detachments))
         elif group.gaps:
             self.owe(session.route, "GAP", group=name)
 
-    def _attach(self, group: Group) -> None:
+    def _attach(self, group: Group, detachments: int) -> None:
+        if self.detachments[group.name] != detachments:
+            return  # it was let go again since
         self.attaching[group.name] -= 1
         if not group.detached:
             return
@@ -504,7 +507,7 @@ class Reference:
             told, wanted = (result["replayed"], result["held_back"]), (len(letters), held_back)
             must(told == wanted, "dlq.replay tells how many it releases and holds back", told, wanted)
             if (replay := self._begin_replay(group, header, result, len(letters))) is not None:
-                group.release(letters, replay, self.now)
+                group.release(letters, [], replay, self.now)
 
         return listed if header["verb"] == "dlq.list" else replayed
 
@@ -544,8 +547,7 @@ class Reference:
     ) -> None:
         replay = self._begin_replay(group, header, result, len(letters) + len(finished))
         if replay is not None:
-            group.release(letters, replay, self.now)
-            group.bring_back(finished, replay, self.now)
+            group.release(letters, finished, replay, self.now)
             self.needed.clear()  # something old is needed anew
 
     def _steer_faults(self, session: Session, header: Header) -> None:
@@ -561,11 +563,7 @@ class Reference:
             for name in list(self.faults):
                 self._end_fault(name)
         else:
-            # A delivery that was delayed already passes, and counts as a hit none the less.
-            fields["faults"] = [
-                {"id": name, "kind": f.kind, **({} if f.kind == "delay" else {"hits": f.hits})}
-                for name, f in self.faults.items()
-            ]
+            fields["faults"] = [{"id": name, "kind": f.kind, "hits": f.hits} for name, f in self.faults.items()]
         self.owe(session.route, "RESULT", request=header["request"], **fields)
 
     def _end_fault(self, name: str) -> None:
@@ -599,9 +597,11 @@ class Reference:
         if group.members:
             raise refused("VERB")
         stood = (group.floor, group.lag)
+        self.detachments[group.name] += 1
+        self.attaching[group.name] = 0
+        self.needed.clear()
         if not group.detached:
             group.detach()
-            self.needed.clear()
 
         def answer(result: Header) -> None:
             told = (result["floor"], result["waiting"])
