@@ -30,6 +30,8 @@ class FakeAgent:
         self.path = path
         self.parts = [part("orders", 7), part("auth", 8), part("sales", None, "stopped")]
         self.acts: list[dict[str, Any]] = []
+        self.told: dict[str, dict[str, Any]] = {}  # what it answers to `log` and `configuration`
+        self.asked: list[dict[str, Any]] = []
         self.hangs = False
         self.past_control: list[dict[str, Any]] = []
         self._server: asyncio.Server | None = None
@@ -50,6 +52,9 @@ class FakeAgent:
         writer.close()
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        self.asked.append(request)
+        if request["do"] in ("log", "configuration"):
+            return self.told.get(request["do"], {"error": {"code": "unknown_request", "text": request["do"]}})
         if request["do"] == "snapshot":
             agent = {"state": "running", "pid": 1}
             return {"system": "atoll", "agent": agent, "as_of": time.time(), "parts": self.parts}

@@ -20,10 +20,10 @@ from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
-from atoll_ops import keys, reaper, sockets
+from atoll_ops import keys, logtail, masking, reaper, sockets
 from atoll_ops.instance import Instance
 from atoll_ops.journal import Journal
-from atoll_ops.launch import Plan
+from atoll_ops.launch import Plan, variables
 from atoll_ops.operations import ActRefusedError, Operations
 from atoll_ops.slots import Slot, SlotFiles
 from atoll_ops.state import State, write_private
@@ -256,6 +256,8 @@ class Agent:
                 request = json.loads(await reader.readline())
             if request.get("do") in ("follow", "down"):
                 await self._follow(writer, history=request["do"] == "follow", ending=request["do"] == "down")
+            elif request.get("do") == "log":
+                await _say(writer, await asyncio.to_thread(self._log, request))  # a slow disk must not stop the watch
             else:
                 await _say(writer, self._answer(request))
         except (OSError, TimeoutError, ValueError, TypeError, AttributeError):
@@ -274,13 +276,34 @@ class Agent:
                 return {"operations": self._operations.all()}
             case "act":
                 return self._act(request)
+            case "configuration":
+                return self._configuration(request)
             case other:
                 return {"error": {"code": "unknown_request", "text": f"{other!r}"}}
+
+    def _log(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The last lines of an instance's log, where it is a file."""
+        slot = _slot(request)
+        if slot not in self.instances:
+            return _no_such(slot)
+        log = self.plan.site.log(slot)
+        if log is None:
+            text = f"its output is not kept here but by the container engine: `docker compose logs {slot.name}`"
+            return {"error": {"code": "not_here", "text": text}}
+        count = min(max(1, int(request.get("lines", 1))), logtail.LINES_MAX)
+        return {"log": logtail.last_lines(log, count)}
+
+    def _configuration(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What an instance is told when it is started, masked here: no secret crosses a socket."""
+        slot = _slot(request)
+        if slot not in self.instances:
+            return _no_such(slot)
+        return {"configuration": masking.settings(variables(self.plan, self.instances[slot].part, slot))}
 
     def _act(self, request: dict[str, Any]) -> dict[str, Any]:
         if self._ending.is_set():
             return {"error": {"code": "ending", "text": "the system is going down"}}
-        slot = Slot(str(request.get("name")), int(request.get("instance", 1)))
+        slot = _slot(request)
         act, by, reason = str(request.get("act")), str(request.get("by")), str(request.get("reason"))
         known = str(request.get("id") or "")
         try:
@@ -333,6 +356,14 @@ class _Follower:
             self._something.clear()
             await self._something.wait()
         return self._events.popleft()
+
+
+def _slot(request: dict[str, Any]) -> Slot:
+    return Slot(str(request.get("name")), int(request.get("instance", 1)))
+
+
+def _no_such(slot: Slot) -> dict[str, Any]:
+    return {"error": {"code": "unknown_instance", "text": f"there is no {slot}"}}
 
 
 def _adopted(instance: Instance) -> bool:

@@ -21,6 +21,7 @@ import atoll
 from atoll import web
 from atoll_ops.agency import Agency
 from atoll_ops.control import audit
+from atoll_ops.control.agentwatch import WAIT_SECONDS
 from atoll_ops.control.denials import Denials
 from atoll_ops.control.observer import Observer
 from atoll_ops.control.permissions import Asker, scope_for
@@ -72,6 +73,31 @@ class Desk:
             raise web.Problem(404, "not_found", f"There is no operation {operation_id}")
         return _from_audit(row)
 
+    async def log(self, name: str, instance: int, lines: int) -> dict[str, Any]:
+        """The last lines that an instance said. Raises Problem 404 (no such instance; kept elsewhere), 503."""
+        found = await self._told("log", name, instance, lines=lines)
+        return {"name": name, "instance": instance, "lines": found}
+
+    async def configuration(self, name: str, instance: int) -> dict[str, Any]:
+        """What the agent tells an instance, secrets masked. Raises Problem 404, 503."""
+        found = await self._told("configuration", name, instance)
+        return {"name": name, "instance": instance, "settings": found}
+
+    async def _told(self, what: str, name: str, instance: int, **more: Any) -> list[Any]:
+        """What the agent of an instance alone knows of it."""
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                answer = await self._ask(do=what, name=name, instance=instance, **more)
+        except TimeoutError as error:
+            raise web.Problem(503, "agent_gone", "the agent does not answer") from error
+        if isinstance(answer.get(what), list):
+            return list(answer[what])
+        refused = answer.get("error") or {}
+        if refused.get("code") == "unknown_instance":
+            raise _no_instance(name, instance, (await self._ask(do="snapshot"))["parts"])
+        why = refused.get("text") if refused.get("code") == "not_here" else "its agent is of a release that tells none"
+        raise web.Problem(404, "not_here", f"The {what} of {name}/{instance} is not reachable from here: {why}")
+
     async def audit(self, query: audit.Query, limit: int, before: int | None) -> dict[str, Any]:
         """A page of the record, newest first."""
         await self._catch_up()
@@ -114,8 +140,7 @@ class Desk:
         parts = (await self._ask(do="snapshot"))["parts"]
         found = next((part for part in parts if (part["name"], part["instance"]) == (name, instance)), None)
         if found is None:
-            known = ", ".join(f"{part['name']}/{part['instance']}" for part in parts)
-            return web.Problem(404, "unknown_instance", f"There is no {name}/{instance} (there are: {known})")
+            return _no_instance(name, instance, parts)
         if act in ("kill", "pause") and found["pid"] is None:
             return web.Problem(409, "no_process", f"{name}/{instance} has no process to {act}: {found['why']}")
         going_on = found.get("operation")
@@ -235,6 +260,11 @@ class Desk:
         self._followers.discard(task)
         if not task.cancelled() and task.exception() is not None:
             _log.error("an operation's end was not noted", error=repr(task.exception()))
+
+
+def _no_instance(name: str, instance: int, parts: list[dict[str, Any]]) -> web.Problem:
+    known = ", ".join(f"{part['name']}/{part['instance']}" for part in parts)
+    return web.Problem(404, "unknown_instance", f"There is no {name[:_WORD_MAX]}/{instance} (there are: {known})")
 
 
 def _begun(act: str, name: str, instance: int, reason: str, by: str) -> dict[str, Any]:

@@ -58,10 +58,12 @@ def page(request: web.Request) -> tuple[int, int | None]:
     return min(limit, PAGE_MAX), number(cursor, "cursor") if cursor is not None else None
 
 
-def number(text: str, field: str, least: int = 1) -> int:
+def number(text: str, field: str, least: int = 1, most: int | None = None) -> int:
     """A number of a path or query, no greater than one on the wire. Raises Problem 422."""
-    if not (text.isascii() and text.isdecimal() and len(text) < 20 and least <= int(text) < 2**53):
-        raise atoll_web.Problem(422, "validation", f"Expected a number from {least}, not {text[:40]!r}", field)
+    greatest = 2**53 - 1 if most is None else most
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and least <= int(text) <= greatest):
+        wanted = f"from {least}" if most is None else f"from {least} to {most}"
+        raise atoll_web.Problem(422, "validation", f"Expected a number {wanted}, not {text[:40]!r}", field)
     return int(text)
 
 

@@ -10,8 +10,10 @@ from aiohttp import web
 from atoll import web as atoll_web
 from atoll_ops.control import audit as records
 from atoll_ops.control.requests import DESK, Reason, asker, number, once, page, read
+from atoll_ops.logtail import LINES_MAX
 
 routes = web.RouteTableDef()
+LINES_DEFAULT = 50
 
 
 class Act(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,6 +41,25 @@ async def act(request: web.Request) -> web.StreamResponse:
         asker(request), path["act"], path["name"], instance, body.reason, body.seconds, answered_once
     )
     return answer.response()
+
+
+@routes.get("/ops/instances/{name}/{n}/log")
+@atoll_web.requires("ops:read")
+async def log(request: web.Request) -> web.Response:
+    """The last lines that an instance said."""
+    lines = number(request.query.get("lines", str(LINES_DEFAULT)), "lines", most=LINES_MAX)
+    return web.json_response(await request.app[DESK].log(*_instance(request), lines))
+
+
+@routes.get("/ops/instances/{name}/{n}/configuration")
+@atoll_web.requires("ops:read")
+async def configuration(request: web.Request) -> web.Response:
+    """What an instance is told by the agent, secrets masked."""
+    return web.json_response(await request.app[DESK].configuration(*_instance(request)))
+
+
+def _instance(request: web.Request) -> tuple[str, int]:
+    return request.match_info["name"], number(request.match_info["n"], "n")
 
 
 @routes.get("/ops/operations/{id}")
