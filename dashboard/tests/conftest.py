@@ -22,6 +22,7 @@ def dashboard(shared: Dashboard) -> Iterator[Dashboard]:
     yield shared
     fresh, state = State(), shared.gateway.state
     state.auth, state.ops, state.snapshot, state.users = fresh.auth, fresh.ops, None, fresh.users
+    state.lines, state.settings = [], []
     state.access_seconds = fresh.access_seconds
     state.released.set()
     state.released.clear()

@@ -54,6 +54,8 @@ class State:
     ops: Any = "well"
     access_seconds: float = 600.0
     snapshot: Any = None
+    lines: Any = field(default_factory=list)  # of every instance's log
+    settings: Any = field(default_factory=list)  # of every instance's configuration
     users: dict[str, str] = field(default_factory=lambda: {name: name for name in ROLES})  # name -> role
     tokens: dict[str, tuple[str, str, float]] = field(default_factory=dict)  # token -> who, scopes, until
     refreshes: dict[str, str] = field(default_factory=dict)  # token -> who
@@ -166,6 +168,9 @@ def _handler(state: State) -> type[BaseHTTPRequestHandler]:
                 self._say(200, json.dumps(state.snapshot or snapshot()).encode())
             elif path == "/ops/audit":
                 self._say(200, b'{"items": [], "next": null}')
+            elif method == "GET":
+                what = {"log": {"lines": state.lines}, "configuration": {"settings": state.settings}}
+                self._say(200, json.dumps(what[path.split("/")[-1]]).encode())
             else:
                 name, instance, act = path.split("/")[-3:]
                 done = {"state": "requested", "at": time.time(), "text": ""}

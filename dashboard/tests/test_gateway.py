@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import standin
@@ -16,6 +17,7 @@ from serving import until
 from standin import AWAY, CLIENT, State
 
 from atoll_dashboard.gateway import Gateway, Refused, Trouble, Withdrawn
+from atoll_dashboard.instances import Setting
 from atoll_dashboard.poller import Poller
 from atoll_dashboard.sessions import Session, Sessions
 
@@ -186,3 +188,52 @@ def test_the_poller_outlives_nonsense(gateway: Gateway, monkeypatch: pytest.Monk
     poller.look()
     assert poller.seen().gone[0].part == "control"
     assert threading.active_count() < 50
+
+
+# ---- log and configuration of an instance ------------------------------------------------------------------------
+
+
+def test_log_and_configuration_are_asked_for_by_the_viewers_own_token(state: State, gateway: Gateway) -> None:
+    session = signed_in(gateway, "viewer")
+    state.lines, state.settings = [{"text": "a"}], [{"name": "A", "value": "b", "masked": False}]
+    assert gateway.log(session, "pay/ments", 1, 50).lines[0].text == "a"
+    assert gateway.configuration(session, "payments", 1).settings[0] == Setting("A", "b")
+    asked = [(one.who, one.path) for one in state.asked if one.path.startswith("/ops/instances")]
+    assert asked == [
+        ("viewer", "/ops/instances/pay%2Fments/1/log?lines=50"),
+        ("viewer", "/ops/instances/payments/1/configuration"),
+    ]
+
+
+@pytest.mark.parametrize("answer", [{"lines": 7}, {}, {"lines": [{"text": None}]}, {"lines": [[]]}])
+def test_an_answer_of_another_shape_is_a_control_that_is_not_understood(
+    state: State, gateway: Gateway, answer: Any
+) -> None:
+    session = signed_in(gateway, "viewer")
+    state.ops = answer
+    with pytest.raises(Trouble) as trouble:
+        gateway.log(session, "payments", 1, 50)
+    assert trouble.value.part == "control"
+
+
+def test_one_agent_that_is_gone_holds_up_nothing_else(state: State, gateway: Gateway) -> None:
+    """Where each part has its own agent, its silence must not stop everybody's other looks for seconds."""
+    session = signed_in(gateway, "viewer")
+    state.ops = (503, "agent_gone")
+    with pytest.raises(Trouble) as trouble:
+        gateway.log(session, "payments", 1, 50)
+    assert trouble.value.part == "agent"
+    state.ops = "well"
+    assert gateway.audit(session) == {"items": [], "next": None}
+    state.ops = AWAY  # the control: control itself is not asked again so soon
+    with pytest.raises(Trouble):
+        gateway.log(session, "payments", 1, 50)
+    state.ops = "well"
+    with pytest.raises(Trouble):
+        gateway.audit(session)
+
+
+def test_a_log_that_is_elsewhere_is_a_refusal_with_its_reason(state: State, gateway: Gateway) -> None:
+    state.ops = (404, {"code": "not_here", "detail": "docker compose logs payments"})
+    with pytest.raises(Refused, match="docker compose logs payments"):
+        gateway.log(signed_in(gateway, "viewer"), "payments", 1, 50)

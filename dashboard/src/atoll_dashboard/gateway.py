@@ -14,6 +14,8 @@ from urllib.parse import quote
 
 import requests
 
+from atoll_dashboard import instances
+
 _SECONDS = (1.0, 5.0)  # to connect, to answer
 #: A page that renews itself every two seconds has no more; a longer run would be cut off before it drew anything.
 _LOOK_SECONDS = (0.4, 0.8)
@@ -23,6 +25,8 @@ _RENEW_BEFORE_SECONDS = 30.0
 _AWAY = frozenset({"service_away", "service_timeout", "service_broken"})
 #: ... and when it is the gateway itself that can do nothing now.
 _ITSELF = frozenset({"waiting", "overloaded"})
+#: ... and control, when it is the agent that does not answer: of one part, where each has its own.
+_AGENT_GONE = "agent_gone"
 #: So a renewal is refused when the login has ended (RFC 6749, 5.2). Any other no, as to one of too many, is for now.
 _ENDED = (400, 401)
 
@@ -150,7 +154,7 @@ class Gateway:
     ) -> dict[str, Any]:
         """Ask for an act, once per `key`; the operation that began. Raises Refused, Withdrawn, Trouble."""
         body: dict[str, Any] = {"reason": reason} | ({"seconds": seconds} if seconds is not None else {})
-        path = f"/ops/instances/{quote(name, safe='')}/{int(instance)}/{quote(act, safe='')}"
+        path = _of_instance(name, instance, act)
         result = "asked"
         try:
             return self._as(session, "POST", path, json=body, headers={"Idempotency-Key": key})
@@ -176,6 +180,15 @@ class Gateway:
         asked = {"limit": limit, "cursor": cursor, "who": who, "act": act, "target": target}
         return self._look(session, "/ops/audit", params={k: v for k, v in asked.items() if v is not None})
 
+    def log(self, session: Holder, name: str, instance: int, lines: int) -> instances.Log:
+        """The last lines that an instance said."""
+        answer = self._look(session, _of_instance(name, instance, "log"), params={"lines": lines})
+        return _understood(answer, instances.Log)
+
+    def configuration(self, session: Holder, name: str, instance: int) -> instances.Configuration:
+        """What an instance is told, secrets masked."""
+        return _understood(self._look(session, _of_instance(name, instance, "configuration")), instances.Configuration)
+
     def revoke(self, tokens: Tokens) -> None:
         """Give a refresh token back. Nobody waits for that to succeed."""
         if tokens.refresh is None:
@@ -193,6 +206,8 @@ class Gateway:
         try:
             return self._as(session, "GET", path, seconds=_LOOK_SECONDS, **more)
         except Trouble as trouble:
+            if trouble.part == "agent":  # that was quick, and says nothing of what else is asked for
+                raise
             self._gone = (time.monotonic(), trouble)
             raise
 
@@ -255,6 +270,18 @@ class Gateway:
         raise _error(answer.status_code, told, part, answer.headers.get("Retry-After"))
 
 
+def _of_instance(name: str, instance: int, what: str) -> str:
+    return f"/ops/instances/{quote(name, safe='')}/{int(instance)}/{quote(what, safe='')}"
+
+
+def _understood(answer: dict[str, Any], shape: type[instances.A]) -> instances.A:
+    """Raises Trouble for an answer of another shape: control is of another release, or no control."""
+    try:
+        return instances.read(answer, shape)
+    except instances.InstanceError as error:
+        raise Trouble("control", f"its answer is not understood: {error}") from error
+
+
 def _json(answer: requests.Response) -> object:
     try:
         return answer.json()
@@ -271,6 +298,8 @@ def _error(status: int, body: dict[str, Any], part: str, retry_after: str | None
     text = str(body.get("detail") or body.get("error_description") or f"it answers {status}")
     if code in _ITSELF:
         return Trouble("gateway", text)
+    if code == _AGENT_GONE:
+        return Trouble("agent", text)
     if code in _AWAY or (status >= 500 and code != "busy"):
         return Trouble(part, text)
     field = body.get("field")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
-from atoll_dashboard import states
+from atoll_dashboard import states, wording
 
 _STYLE = Path(__file__).with_name("style.css")
 
@@ -35,6 +35,13 @@ def address(page: str, **query: object) -> str:
 def link(href: str, inner: str, classes: str = "at-link") -> str:
     """A link within the dashboard; `href` from `address`, `inner` already HTML."""
     return f'<a class="{classes}" href="{href}" target="_self">{inner}</a>'
+
+
+def trace(trace_id: str | None) -> str:
+    """A trace by its first digits, as a link to its page; a dash for none."""
+    if not trace_id:
+        return wording.DASH
+    return link(address("traces", trace=trace_id), f"{text(trace_id[:8])}…")
 
 
 def badge(name: str, state: str) -> str:

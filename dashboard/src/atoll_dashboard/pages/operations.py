@@ -81,17 +81,11 @@ def _table(items: list[dict[str, Any]]) -> str:
             markup.text(item["target"]),
             markup.text(item["reason"]),
             markup.text(item["result"] or "goes on"),
-            _trace(item.get("trace_id")),
+            markup.trace(item.get("trace_id")),
         ]
         for item in items
     ]
     return markup.table("Audit log", ["When", "Who", "Act", "Target", "Reason", "Result", "Trace"], rows)
-
-
-def _trace(trace_id: str | None) -> str:
-    if not trace_id:
-        return wording.DASH
-    return markup.link(markup.address("traces", trace=trace_id), f"{markup.text(trace_id[:8])}…")
 
 
 def _below(answer: dict[str, Any], chosen: dict[str, str], items: list[dict[str, Any]]) -> None:

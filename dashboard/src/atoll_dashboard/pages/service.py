@@ -7,7 +7,7 @@ import streamlit as st
 from atoll_dashboard import acts, markup, wording
 from atoll_dashboard.fleetview import View
 from atoll_dashboard.jaeger import Search
-from atoll_dashboard.pages import traces
+from atoll_dashboard.pages import instance, traces
 from atoll_dashboard.sessions import Session
 from atoll_dashboard.shell import zone
 from atoll_dashboard.snapshot import Part, Snapshot
@@ -30,6 +30,8 @@ def body(session: Session, view: View) -> None:
     for part in instances:
         _instance(session, view, view.snapshot, part)
     _recent_traces(name, view)
+    for part in instances:
+        instance.body(session, view, part)
 
 
 def _unknown(name: str, snapshot: Snapshot) -> str:
