@@ -16,7 +16,7 @@ from browser import axe, bringing, people
 from browser.load import Load
 from browser.pages import Dashboard
 from browser.people import Person
-from fleet import REPOSITORY, Fleet, fleet
+from fleet import REPOSITORY, Fleet, fleet, write_mesh
 from left_out import leave_out
 from polling import poll_until
 
@@ -61,6 +61,7 @@ LOOKS = (
 )
 LIGHT, DARK, PHONE = LOOKS
 FADE_MS = 1000
+PLANTED_NAME, PLANTED_SECRET = "ORDERS_PLANTED_TOKEN", "not-for-the-eyes-of-a-viewer"
 #: Pixels of a picture.
 LONG_MAX = 4000
 
@@ -112,8 +113,9 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="package")
 def unloaded(folder: Path, jaeger_binary: Path) -> Iterator[Fleet]:
-    """A whole fleet, dashboard and Jaeger too."""
-    with fleet(folder / "state", whole=True) as running:
+    """A whole fleet, dashboard and Jaeger too. Orders is told a secret, which no page may show."""
+    page = write_mesh(folder / "mesh.toml", settings={"orders": {PLANTED_NAME: PLANTED_SECRET}})
+    with fleet(folder / "state", page, whole=True) as running:
         poll_until("Jaeger", lambda: running.status()["jaeger"]["state"], lambda s: s == "running", seconds=60)
         yield running
 

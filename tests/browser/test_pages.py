@@ -6,6 +6,7 @@ core part in test_gone.py.
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 from collections.abc import Callable
@@ -13,10 +14,11 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from browser.conftest import LOOKS, PHONE, Look, Visitors
+from browser.conftest import LOOKS, PHONE, PLANTED_NAME, PLANTED_SECRET, Look, Visitors
 from browser.pages import Dashboard
 from browser.people import Person
 from fleet import Fleet
+from polling import poll_until
 
 Accessible = Callable[[Dashboard, str], None]
 looks = pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
@@ -50,6 +52,34 @@ def test_pages_at_rest(visit: Visitors, olaf: Person, whole: Fleet, accessible: 
         tab.strip.wait_for()
         accessible(tab, f"{name}-{look.name}")
         _fits(tab.page, look)
+
+
+@looks
+def test_what_orders_said_last_and_how_it_is_set(
+    visit: Visitors, vera: Person, whole: Fleet, accessible: Accessible, look: Look
+) -> None:
+    tab = visit(vera, look, "/service?name=orders", "orders")
+    log = tab.page.get_by_role("region", name=re.compile("^Log, the last"))
+    log.wait_for()
+    tab.page.get_by_text("Configuration", exact=True).click()
+    settings = tab.page.get_by_role("region", name="Settings")
+    expect(settings).to_contain_text(re.compile(rf"{PLANTED_NAME}.*••••••"))
+    assert PLANTED_SECRET not in tab.page.content()
+    if not look.mobile:  # there a table is shown as a list, row by row
+        poll_until(
+            "the last line of orders' log on its page",
+            lambda: (_last_event(whole), log.get_by_role("row").last.inner_text()),
+            lambda found: found[0] in found[1],
+            seconds=20,
+        )
+    accessible(tab, f"service-inside-{look.name}")
+    _fits(tab.page, look)
+
+
+def _last_event(whole: Fleet) -> str:
+    """What the last line of orders' log says, by the file."""
+    last = (whole.state / "logs" / "orders-1.log").read_text().splitlines()[-1]
+    return str(json.loads(last)["event"])
 
 
 @looks

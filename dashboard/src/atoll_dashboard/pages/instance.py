@@ -109,7 +109,7 @@ def _settings(configuration: Configuration) -> str:
         [f"<code>{markup.text(one.name)}</code>", f"{_value(one.value)}{_masked(masked=one.masked)}"]
         for one in configuration.settings
     ]
-    return markup.table("Configuration", ["Variable", "Value"], rows)
+    return markup.table("Settings", ["Variable", "Value"], rows)
 
 
 def _value(value: str) -> str:
