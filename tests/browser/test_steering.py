@@ -179,12 +179,13 @@ def test_a_fault_is_said_on_every_page_and_all_are_stopped_at_once(
     before = {name: whole.pid(name) for name in ("inventory", "sales")}
     for name in before:
         whole.atoll("pause", name, "--reason", "a drill")
+    whole.atoll("fault", "put", "journal", "delay", "--seconds", "600", "--delay-ms", "20", "--reason", "a drill")
     stop = tab.page.get_by_role("button", name="Stop all faults")
     for path, heading in (("/traces", "Traces"), ("/operations", "Operations"), ("/service?name=sales", "sales")):
         tab.open(path, heading)
-        expect(tab.strip).to_contain_text(re.compile(r"pause of \S+/1, \d+ s left and 1 more"))
+        expect(tab.strip).to_contain_text(re.compile(r"(pause|delay) of \S+, \d+ s left and 2 more"))
         expect(stop).to_be_visible()
-    expect(viewer.strip).to_contain_text("pause of")
+    expect(viewer.strip).to_contain_text("and 2 more")
     assert viewer.page.get_by_role("button", name="Stop all faults").count() == 0
     before_click = tab.strip.bounding_box()
     stop.click()

@@ -513,7 +513,7 @@ class Group:
         return self.letters.choose(choice, park=self.config.on_dead == "park")
 
     def release(self, letters: list[Named], finished: Sequence[Place], replay: Replay) -> None:
-        """Dead letters wait again, and what was finished comes again to this group alone: in log order, attempt 1 again.
+        """Dead letters and finished events come again, to this group alone, in log order, attempt 1 again.
 
         A row on disk says so until they are finished again.
         """

@@ -24,6 +24,7 @@ _ASK, _OPERATIONS, _MESSAGE = "asked", "operations", "message"
 _KEPT_SECONDS = 20.0
 _KEPT_MAX = 8
 #: Streamlit puts the focus on the dialog itself; who presses Enter by habit shall cancel, not kill.
+_STOPPING_FAULTS = "stop all faults"
 _FOCUS_CANCEL = '<script src="/atoll/focus-cancel.js"></script>'
 
 
@@ -66,14 +67,35 @@ def buttons(session: Session, part: Part, snapshot: Snapshot) -> None:
 
 def stop_all_faults(session: Session, snapshot: Snapshot) -> None:
     """The button in the strip of every page, while there is a fault that this operator may end. It harms nobody."""
-    if parts := fleetview.held(snapshot, session.scopes):
-        st.button("Stop all faults", key="stop-all-faults", on_click=_let_go, args=(parts, snapshot), width="content")
+    parts = fleetview.held(snapshot, session.scopes)
+    on_deliveries = fleetview.faults_on_deliveries(snapshot, session.scopes) > 0
+    if parts or on_deliveries:
+        st.button(
+            "Stop all faults", key="stop-all-faults", on_click=_let_go, args=(parts, snapshot, on_deliveries),
+            width="content",
+        )  # fmt: skip
 
 
-def _let_go(parts: list[Part], snapshot: Snapshot) -> None:
+def _let_go(parts: list[Part], snapshot: Snapshot, on_deliveries: bool) -> None:
     for part in parts:
-        _carry_out(Asked("Resume", part, snapshot, uuid.uuid4().hex), "stop all faults")
+        _carry_out(Asked("Resume", part, snapshot, uuid.uuid4().hex), _STOPPING_FAULTS)
+    if on_deliveries:
+        _stop_faults_on_deliveries()
     st.rerun()
+
+
+def _stop_faults_on_deliveries() -> None:
+    session = current()
+    try:
+        if session is None:
+            raise Withdrawn("You are signed out.")
+        world().gateway.stop_faults(session, _STOPPING_FAULTS, key=uuid.uuid4().hex)
+    except Refused as refused:
+        _say(f"Stop all faults was refused: {refused.text}")
+    except Withdrawn as withdrawn:
+        _say(f"No fault was stopped. Your access was withdrawn: {withdrawn.text}", signed_out=True)
+    except Trouble as trouble:
+        _say(f"Nobody knows whether the faults were stopped: {trouble.part} is gone: {trouble.text}.")
 
 
 def _chosen(key: str, part: Part, snapshot: Snapshot) -> None:

@@ -159,6 +159,11 @@ def held(snapshot: Snapshot, scopes: frozenset[str]) -> list[Part]:
     return [part for part in snapshot.parts if part.slot in slots and "Resume" in acts_for(part, scopes)]
 
 
+def faults_on_deliveries(snapshot: Snapshot, scopes: frozenset[str]) -> int:
+    """How many faults for messages there are that this operator may end: all of them, or none."""
+    return sum(fault.kind != "pause" for fault in snapshot.faults) if "ops:operate" in scopes else 0
+
+
 def needs_dialog(act: str, part: Part) -> bool:
     """Friction grows with damage: what harms nobody asks nothing, but for broker and auth it always asks."""
     return act not in _NO_DIALOG or part.name in ADMIN_ONLY

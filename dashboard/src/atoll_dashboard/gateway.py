@@ -164,6 +164,12 @@ class Gateway:
         finally:
             self.acts[act, result] += 1
 
+    def stop_faults(self, session: Holder, reason: str, *, key: str) -> int:
+        """End all faults on deliveries; how many there were. Raises Refused, Withdrawn, Trouble."""
+        headers = {"Idempotency-Key": key}
+        answer = self._as(session, "DELETE", "/ops/faults", params={"reason": reason}, headers=headers)
+        return int(answer.get("stopped", 0))
+
     def confirm(self, session: Holder) -> None:
         """Whether this operator may still look: asked with his own token. Raises Withdrawn, Refused, Trouble."""
         self._as(session, "GET", "/ops/audit", params={"limit": 1})
