@@ -38,6 +38,8 @@ KEEPS: dict[tuple[str, str], tuple[Literal["region", "list"], str]] = {
     ("jaeger", "trace"): ("list", "Spans of the trace"),
     ("control", "operations"): ("region", "Audit log"),
     ("gateway", "operations"): ("region", "Audit log"),
+    ("control", "service"): ("region", "Log, the last"),
+    ("gateway", "service"): ("region", "Log, the last"),
 }
 #: Without these the dashboard learns nothing at all: every state becomes unknown.
 SOURCES = ("control", "gateway")
