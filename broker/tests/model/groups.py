@@ -215,7 +215,7 @@ class Group:
         item = self._turn_of(seq, now)
         fault = self.fault_on(item)
         must(not self.detached, "a detached group is sent nothing before it is attached again", self.name)
-        must(fault is None or item.doubled or item.delayed_once, "a fault hits each delivery", seq, fault)
+        must(fault is None or item.doubled, "a fault hits each delivery", seq, fault)
         must(self.allowance is None or self.allowance.room(now), "a group gets no more a second than it may", seq)
         must(member.room > 0, "a member gets no more than it may", member.state, seq)
         must(item.topic in member.topics, "a member gets the topics that it took", item.topic)
@@ -250,8 +250,9 @@ class Group:
     # ---- faults ------------------------------------------------------------------------------------------------------
 
     def fault_on(self, item: Item) -> Fault | None:
-        """The fault that hits the next delivery of that event: of several the oldest."""
-        return next((fault for fault in self.faults if fault.topic in (None, item.topic)), None)
+        """The fault that hits the next delivery of that event: of several the oldest; a delay once an attempt."""
+        hitting = (fault for fault in self.faults if fault.topic in (None, item.topic))
+        return next((fault for fault in hitting if fault.kind != "delay" or not item.delayed_once), None)
 
     def strike(self, seq: int, kind: str, slot: str, now: float) -> None:
         """A fault hits a delivery to that slot."""
