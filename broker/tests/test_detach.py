@@ -203,3 +203,21 @@ def test_letters_below_the_floor_go_with_the_log_too(storage: Storage) -> None:
     assert broker.core.log.oldest > 1
     assert (operator.group("mail")["dead"], operator.group("mail")["lag"]) == (0, 0)
     assert operator.ask("dlq.list", group="mail")["letters"] == []
+
+
+def test_a_letter_that_was_released_and_handled_does_not_come_again(storage: Storage) -> None:
+    """It was buried as it was read, behind another of its key: the window never had it."""
+    broker = MemoryBroker(MESH, storage=storage)
+    shop, bank, operator = Shop(broker), Consumer(broker), Operator(broker)
+    shop.publish(event(1, "held"), event(2, "a"))
+    held, first = bank.take()
+    bank.term(first, reason="no")
+    shop.publish(event(3, "a"))
+    operator.ask("dlq.replay", group="bank", subject="a")
+    for _ in range(2):
+        bank.ack(*bank.wait(0.2))
+    assert operator.group()["dead"] == 0
+    bank.nack(held, delay_ms=0)
+    bank.peer.say("BYE")
+    operator.ask("group.detach", group="bank", by="amy")
+    assert numbers(Consumer(broker).wait(0.5)) == [1]

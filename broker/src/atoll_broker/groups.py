@@ -468,6 +468,8 @@ class Group:
         if entry.replay:
             # Its row was what said that it needs no reading again; above the floor the ack must say so from now on.
             self._context.journal.letter(LetterDrop(self.name, entry.seq))
+            if entry.seq > self.floor:  # it may never have been in the window: buried as it was read
+                self._done_before.add(entry.seq)
         self._just_acked.append(entry.seq)
         self._finish_entry(entry)
 

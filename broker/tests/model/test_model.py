@@ -31,7 +31,7 @@ from .world import World
 
 T = TypeVar("T")
 STEPS_MIN: Final = 1_000_000
-STEPS: Final = 3_400_000  # so that the rarest pair has its hundred
+STEPS: Final = 2_200_000  # so that the rarest pair has its hundred
 PLANT_STEPS_MAX: Final = 60_000
 PLANTS_MIN: Final = 20
 PLANT_SEED: Final = 7_000
