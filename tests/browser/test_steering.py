@@ -270,6 +270,7 @@ def test_rows_keep_their_places_while_an_act_is_carried_out(
     """Who reaches for a button must not hit another one because something came in above it."""
     tab = visit(olaf)
     tab.expect_state("journal", "running")
+    tab.page.locator("[data-testid=stGraphVizChart] svg").wait_for()  # until it is drawn the page is shorter
     with tab.watched_places() as places:
         tab.act("payments", "Restart", reason)
         progress = tab.page.get_by_role("status").filter(has_text=re.compile("payments: .*started"))
@@ -286,6 +287,7 @@ def test_a_row_that_moves_is_noticed(visit: Visitors, olaf: Person) -> None:
     """The control of the test above."""
     tab = visit(olaf)
     tab.expect_state("journal", "running")
+    tab.page.locator("[data-testid=stGraphVizChart] svg").wait_for()  # until it is drawn the page is shorter
     with tab.watched_places() as places:
         tab.heading("Overview").evaluate("one => { one.style.marginTop = '80px'; }")
         poll_until("the move", lambda: tab.page.evaluate("Object.values(window.placesSeen)[0].length"),

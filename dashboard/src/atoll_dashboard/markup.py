@@ -94,7 +94,9 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> s
 def alert(sentences: Sequence[str]) -> str:
     """What is gone, for eyes and ears at once."""
     items = "".join(f"<li>{text(one)}</li>" for one in sentences)
-    return f'<div class="at-alert at-down" role="alert"><span aria-hidden="true">✕</span><ul>{items}</ul></div>'
+    sign = '<span aria-hidden="true">✕</span>'
+    # It may be longer than its place and scroll: the keyboard must reach it.
+    return f'<div class="at-alert at-down" role="alert" tabindex="0">{sign}<ul>{items}</ul></div>'
 
 
 def note(inner: str, tone: str = "unknown") -> str:
