@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from bus_helpers import CANCELLED, MESH, PLACED, Consumer, Operator, Shop, event
 
 from atoll_broker import taps
@@ -56,7 +57,10 @@ def test_a_tap_sees_the_topics_that_it_asked_for(broker: MemoryBroker) -> None:
     assert tapper.seen() == ([2], 0)
 
 
-def test_without_credit_nothing_comes_and_what_does_not_fit_is_counted(broker: MemoryBroker) -> None:
+def test_without_credit_nothing_comes_and_what_does_not_fit_is_counted(
+    broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(taps, "BUFFER_EVENTS_MAX", 64)
     shop, tapper, bank = Shop(broker), Tapper(broker), Consumer(broker)
     tapper.tap(credit=0)
     total = taps.BUFFER_EVENTS_MAX + 30
