@@ -93,7 +93,6 @@ def test_an_empty_log_says_so(dashboard: Dashboard) -> None:
 
 def test_while_control_is_gone_what_was_known_stays_dimmed_and_the_reason_is_said(dashboard: Dashboard) -> None:
     state = shown(dashboard)
-    before = len(state.asked)  # by other tests
     with dashboard.page(dashboard.login("viewer")) as page:
         until("the log", lambda: "it broke" in page.open(*PAGE))
         state.ops = AWAY
@@ -111,7 +110,6 @@ def test_while_control_is_gone_what_was_known_stays_dimmed_and_the_reason_is_sai
 
 def test_a_gateway_that_hangs_delays_the_page_once_and_not_for_each_of_its_pieces(dashboard: Dashboard) -> None:
     state = shown(dashboard)
-    before = len(state.asked)  # by other tests
     with dashboard.page(dashboard.login("viewer")) as page:
         until("the log", lambda: "it broke" in page.open(*PAGE))
         state.ops = "hang"
