@@ -60,9 +60,9 @@ def accepted(shop: Fleet) -> int:
 
 @pytest.mark.parametrize(
     ("fault", "part"),
-    [("inbox_off", "sales"), ("relay_skips", "orders"),
+    [("inbox_off", "sales"), ("ack_before_commit", "payments"), ("relay_skips", "orders"),
      ("mail_lost", "notifications"), ("witness_forgets", "journal"), ("", "payments")],
-    ids=["inbox off", "a relay that skips", "a mail that is lost", "a witness that forgets",
+    ids=["inbox off", "ack before commit", "a relay that skips", "a mail that is lost", "a witness that forgets",
          "nothing planted"],
 )
 def test_a_planted_fault_turns_the_books_red(
