@@ -24,6 +24,7 @@ INVOICES = 60
 RATE = 10
 #: The books must stay red for so long after the load.
 RED_SECONDS = 12
+AT_WORK_ORDERS = INVOICES // 2
 
 
 def under_signals(shop: Fleet, file: Path, part: str) -> None:
@@ -39,6 +40,9 @@ def under_signals(shop: Fleet, file: Path, part: str) -> None:
             time.sleep(LEASE_SECONDS * 1.25)  # the fault itself
             shop.signal(part, signal.SIGCONT, pid)
             shop.wait_back(part, shop.signal(part, signal.SIGKILL))
+        # And once while it is at work: after a stop past the lease its acks are stale, and nothing is lost by them.
+        poll_until("orders under way", lambda: accepted(shop), lambda orders: orders > AT_WORK_ORDERS, seconds=60)
+        shop.wait_back(part, shop.signal(part, signal.SIGKILL))
         wanted = len(invoices.read(file).orders)
         poll_until("all orders to be sent", lambda: accepted(shop), lambda orders: orders == wanted, seconds=60)
     finally:
