@@ -13,6 +13,7 @@ from aiohttp import web
 from support import Feed, Handler, Issuer, MakeGateway, MakeService, echo, until
 
 from atoll_gateway.balance import RETRY_STOCK_MAX, Load
+from atoll_gateway.parts import PARTS
 
 
 async def test_a_dead_service_is_named(service: MakeService, gateway: MakeGateway) -> None:
@@ -202,6 +203,30 @@ async def test_a_drain_lets_requests_end_and_cuts_event_streams(service: MakeSer
     async with asyncio.timeout(3):
         await front.gateway.__aexit__()
         assert (await work).body == b"done"
+        with pytest.raises((aiohttp.ClientPayloadError, aiohttp.ClientConnectionError)):
+            await stream
+
+
+async def test_an_event_stream_that_begins_in_the_drain_is_cut(service: MakeService, gateway: MakeGateway) -> None:
+    draining = asyncio.Event()
+
+    async def late(request: web.BaseRequest) -> web.StreamResponse:
+        await draining.wait()
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b"data: 1\n\n")
+        await asyncio.sleep(30)
+        return response
+
+    orders = await service("orders", late)
+    front = await gateway(orders)
+    stream = asyncio.create_task(front.call("GET", "/orders"))
+    await until("it at the service", lambda: len(orders.requests) == 1)
+    async with asyncio.timeout(3):
+        drained = asyncio.create_task(front.gateway.__aexit__())
+        await until("the drain to begin", lambda: front.gateway.app[PARTS].draining)
+        draining.set()
+        await drained
         with pytest.raises((aiohttp.ClientPayloadError, aiohttp.ClientConnectionError)):
             await stream
 

@@ -54,7 +54,7 @@ class Gateway:
         parts.draining = True
         if self._listener is not None:
             self._listener.close()
-        parts.streams.cut_endless()
+        parts.streams.drain()
         await self._runner.cleanup()
 
     @property

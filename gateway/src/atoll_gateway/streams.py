@@ -27,14 +27,17 @@ class Streams:
         self._covers = covers
         self._wall_clock = wall_clock
         self._open: dict[asyncio.Transport, tuple[Claims | None, bool]] = {}
+        self._draining = False
 
     @contextlib.contextmanager
     def open(self, transport: asyncio.Transport | None, claims: Claims | None, *, endless: bool) -> Iterator[None]:
-        """Remembers one answer for as long as it is being sent. `endless`: an event stream."""
+        """Remembers one answer for as long as it is being sent. `endless`: an event stream; cut at once in a drain."""
         if transport is None:  # the client has left already; the first write will find out
             yield
             return
         self._open[transport] = (claims, endless)
+        if endless and self._draining:  # asked for before the drain, its head came after
+            self._cut(transport, "drained")
         expiry = self._at_expiry(transport, claims) if endless and claims is not None else None
         try:
             yield
@@ -49,8 +52,9 @@ class Streams:
             if claims is not None and self._covers(claims):
                 self._cut(transport, "revoked")
 
-    def cut_endless(self) -> None:
-        """At the drain: event streams would hold it up to its last second."""
+    def drain(self) -> None:
+        """From now on no event stream goes on or begins: it would hold the drain up to its last second."""
+        self._draining = True
         for transport, (_, endless) in list(self._open.items()):
             if endless:
                 self._cut(transport, "drained")
