@@ -10,6 +10,7 @@ import random
 import signal
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ class Card:
     count: int
 
 
-class Lane:
+class Lane(ABC):
     """Deals its deck, and shuffles it again when it is empty: no kind stays away for long."""
 
     deck: Sequence[Card] = ()
@@ -102,9 +103,9 @@ class Lane:
             self.random.shuffle(self._left)
         return self._left.pop()
 
+    @abstractmethod
     def strike(self) -> None:
         """Draw one and do it."""
-        raise NotImplementedError
 
 
 class BrokerLane(Lane):

@@ -2,8 +2,9 @@
 
 It holds everything in memory (`disk.Disk`) and obeys the control socket: a line of JSON asks, a line of JSON answers
 (`plug.Plug` is its client). A power cut kills the processes that it was told of before the call that set it off
-returns, so none of them ever sees a result that the disk did not have. Until the power is on again, reads are EIO and
-what the dying still write (the kernel writes mapped pages back at exit) goes nowhere.
+returns, so none of them ever sees a result that the disk did not have. Until the power is on again, reads are EIO. A
+file that was opened before the cut is EIO for good, so a process that the cut forgot can not go on as if nothing had
+been: no process outlives its machine's power.
 
 The page cache is in use, since SQLite maps its -shm; each open drops what was cached, so nobody sees bytes from before
 a cut. Attributes and names are not cached.
@@ -135,8 +136,6 @@ class Machine:
 
     def wrote(self, path: str, file: File, offset: int, data: bytes) -> None:
         """A write; perhaps the one that was waited for."""
-        if self.off:
-            return
         self._need_room(max(0, offset + len(data) - len(file.visible)))
         file.write(offset, data)
         self.writes += 1
@@ -144,15 +143,13 @@ class Machine:
 
     def truncated(self, file: File, size: int) -> None:
         """A new length."""
-        if not self.off:
-            self._need_room(max(0, size - len(file.visible)))
-            file.truncate(size)
+        self._need_room(max(0, size - len(file.visible)))
+        file.truncate(size)
 
     def synced(self, path: str, file: File) -> None:
         """An fsync or fdatasync, in three steps at each of which the power can go."""
         self._spring("before-sync", path)
-        if self.off:
-            return
+        self.need_power()
         if self._failing and path.endswith(self._failing):
             file.lose_pending()
             self.failed_syncs += 1
@@ -186,7 +183,7 @@ class Forgetful(mfusepy.Operations):  # type: ignore[misc]
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self._open: dict[int, Node] = {}
+        self._open: dict[int, tuple[Node, int]] = {}  # and how many cuts there had been
         self._handles = 0
 
     def init(self, path: str) -> None:
@@ -221,12 +218,11 @@ class Forgetful(mfusepy.Operations):  # type: ignore[misc]
 
     def _handle(self, node: Node) -> int:
         self._handles += 1
-        self._open[self._handles] = node
+        self._open[self._handles] = node, len(self._machine.cuts)
         return self._handles
 
     def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
         with self._machine.lock:
-            self._machine.need_power()
             return bytes(self._opened(fh).visible[offset : offset + size])
 
     def write(self, path: str, data: bytes, offset: int, fh: int) -> int:
@@ -236,7 +232,8 @@ class Forgetful(mfusepy.Operations):  # type: ignore[misc]
 
     def truncate(self, path: str, length: int, fh: int | None = None) -> int:
         with self._machine.lock:
-            self._machine.truncated(self._machine.disk.file(path), length)
+            self._machine.need_power()
+            self._machine.truncated(self._opened(fh) if fh is not None else self._machine.disk.file(path), length)
             return 0
 
     def fsync(self, path: str, datasync: int, fh: int) -> int:
@@ -246,8 +243,8 @@ class Forgetful(mfusepy.Operations):  # type: ignore[misc]
 
     def fsyncdir(self, path: str, datasync: int, fh: int) -> int:
         with self._machine.lock:
-            if not self._machine.off:
-                self._machine.disk.sync_folder(path)
+            self._machine.need_power()
+            self._machine.disk.sync_folder(path)
             return 0
 
     def flush(self, path: str, fh: int) -> int:
@@ -265,8 +262,8 @@ class Forgetful(mfusepy.Operations):  # type: ignore[misc]
 
     def unlink(self, path: str) -> int:
         with self._machine.lock:
-            if not self._machine.off:
-                self._machine.disk.remove(path)
+            self._machine.need_power()
+            self._machine.disk.remove(path)
             return 0
 
     def rmdir(self, path: str) -> int:
@@ -274,8 +271,8 @@ class Forgetful(mfusepy.Operations):  # type: ignore[misc]
 
     def rename(self, old: str, new: str) -> int:
         with self._machine.lock:
-            if not self._machine.off:
-                self._machine.disk.rename(old, new)
+            self._machine.need_power()
+            self._machine.disk.rename(old, new)
             return 0
 
     def chmod(self, path: str, mode: int) -> int:
@@ -296,7 +293,9 @@ class Forgetful(mfusepy.Operations):  # type: ignore[misc]
             return {"f_bsize": BLOCK, "f_frsize": BLOCK, "f_blocks": total, "f_bavail": free, "f_bfree": free}
 
     def _opened(self, fh: int) -> File:
-        node = self._open[fh]
+        node, cuts = self._open[fh]
+        if cuts != len(self._machine.cuts):
+            raise OSError(errno.EIO, "opened before the power went")
         assert isinstance(node, File), "a directory is not opened by open()"
         return node
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 import sqlite3
 import time
+from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from contextlib import closing, suppress
 from pathlib import Path
@@ -33,7 +34,7 @@ START_SECONDS_MAX = 10.0
 LATE_SECONDS = 1.0
 
 
-class Desk:
+class Desk(ABC):
     """A Life: processes of one service over its database, beside a broker that lives on."""
 
     def __init__(self, nurseries: Nurseries, folder: Path, *, plant: Path | None = None) -> None:
@@ -69,21 +70,21 @@ class Desk:
         return self.bank, self.operator
 
     @property
+    @abstractmethod
     def acked(self) -> int:
         """See Life."""
-        raise NotImplementedError
 
+    @abstractmethod
     def plan(self) -> None:
         """One more round."""
-        raise NotImplementedError
 
+    @abstractmethod
     def push(self) -> bool:
         """Do the next thing of the plan; whether nothing is left of it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def wanted(self) -> list[tuple[str, str, int]]:
         """(id, key, n) of every effect that there should be."""
-        raise NotImplementedError
 
     def play(self) -> None:
         """Go on until nothing is on its way. Raises DiedError when the service has ended."""
