@@ -16,7 +16,7 @@ VERSION = "2.99.0"
 FOLDER = f"jaeger-{VERSION}-{this_platform()}"
 
 #: Answers `version` and `validate` as a 2.x does; else it is ready on its health port and listens on the others.
-PROGRAM = f'''#!{sys.executable}
+PROGRAM = f"""#!{sys.executable}
 import http.server, json, os, socket, sys, threading
 words = sys.argv[1:]
 if words == ["version"]:
@@ -37,10 +37,10 @@ names = ("JAEGER_QUERY_PORT", "JAEGER_OTLP_GRPC_PORT", "JAEGER_OTLP_HTTP_PORT")
 held = [socket.create_server((os.environ["JAEGER_HOST"], int(os.environ[name]))) for name in names]
 print("fake: storage " + files[3].rpartition("/")[2] + " data " + os.environ["JAEGER_DATA"], flush=True)
 http.server.HTTPServer((os.environ["JAEGER_HOST"], int(os.environ["JAEGER_HEALTH_PORT"])), Health).serve_forever()
-'''
+"""
 
 #: Lists ten packages, "compiles" them in GOFAKE_SECONDS, and notes each build in GOFAKE_LOG. (A runner sees GO….)
-GO = f'''#!{sys.executable}
+GO = f"""#!{sys.executable}
 import os, sys, time
 words = sys.argv[1:]
 assert os.environ["GOFLAGS"] == "-mod=readonly" and os.environ["CGO_ENABLED"] == "0"
@@ -59,7 +59,7 @@ for n in range(10):
 with open(words[words.index("-o") + 1], "w") as made:
     made.write({PROGRAM!r})
 os.chmod(made.name, 0o755)
-'''
+"""
 
 
 def write_program(folder: Path, name: str, text: str) -> Path:

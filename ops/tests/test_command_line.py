@@ -198,9 +198,7 @@ def test_dead_letters_of_a_group_are_listed_to_the_last(bus: list[str], capsys: 
     assert "\x1b" not in said
 
 
-def test_without_a_group_the_dead_letters_of_all_are_listed(
-    bus: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_group_the_dead_letters_of_all_are_listed(bus: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     buscli.dlq_list()
     assert bus[0] == "/ops/groups"
     assert capsys.readouterr().out.count("a b") == 3

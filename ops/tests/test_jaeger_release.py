@@ -149,9 +149,7 @@ def test_a_mirror_is_https_or_loopback(folder: Path, tmp_path: Path, monkeypatch
         (PACKED[:-3000], "end-of-stream"),
     ],
 )
-def test_an_archive_that_was_pinned_by_mistake_is_refused(
-    host: Host, tmp_path: Path, packed: bytes, said: str
-) -> None:
+def test_an_archive_that_was_pinned_by_mistake_is_refused(host: Host, tmp_path: Path, packed: bytes, said: str) -> None:
     folder = write_pins(tmp_path, packed)
     host.add(PATH, packed)
     with pytest.raises(ReleaseError, match=said):

@@ -39,7 +39,7 @@ def clone(tmp_path: Path) -> Path:
         "home = pathlib.Path(os.environ['ATOLL_ROOT'], '.atoll/env/ops')\n"
         "(home / 'bin').mkdir(parents=True, exist_ok=True)\n"
         "python = home / 'bin' / 'python'\n"
-        "python.write_text('#!/bin/sh\\nprintf \"<%s>\" \"$ATOLL_ROOT\" \"$@\"\\n')\n"
+        'python.write_text(\'#!/bin/sh\\nprintf "<%s>" "$ATOLL_ROOT" "$@"\\n\')\n'
         "python.chmod(0o755)\n"
         "(home / 'launcher.stamp').write_text(os.environ['ATOLL_STAMP'])\n"
         "print('installing')\n"
@@ -77,7 +77,7 @@ def test_it_follows_a_link_to_itself(clone: Path, tmp_path: Path) -> None:
 def test_what_another_project_sets_for_its_python_is_not_for_ours(clone: Path) -> None:
     _run(clone / "atoll")
     python = clone / ".atoll" / "env" / "ops" / "bin" / "python"
-    python.write_text("#!/bin/sh\necho \"<${PYTHONPATH-unset}>\"\n")
+    python.write_text('#!/bin/sh\necho "<${PYTHONPATH-unset}>"\n')
     done = subprocess.run(
         [str(clone / "atoll")], capture_output=True, text=True, check=True,
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": "/elsewhere"},

@@ -41,9 +41,7 @@ def check_hello(mesh: Mesh, identity: str, hello: Hello) -> None:
         _check_endpoints(identity, grant, hello.endpoints)
 
 
-def check_session(
-    mesh: Mesh, identity: str, hello: Hello, watches: Iterable[str], taps: Mapping[str, Tap]
-) -> None:
+def check_session(mesh: Mesh, identity: str, hello: Hello, watches: Iterable[str], taps: Mapping[str, Tap]) -> None:
     """What an open session said at its start, held against the grants of now. Raises WireError."""
     check_hello(mesh, identity, hello)
     for kind in watches:

@@ -134,7 +134,6 @@ class Group:
     def _is_parked(self, subject: str) -> bool:
         return self.config.on_dead == "park" and subject in self.letters
 
-
     def _enqueue(self, event: StoredEvent, now: float) -> None:
         entry = Entry(event.seq, event.topic, event.subject, event, self._attempts.pop(event.seq, 1))
         self._order.append(entry)

@@ -22,9 +22,7 @@ DEAD_HEARTBEATS: Final = 5
 
 
 class Session:
-    def __init__(
-        self, session_id: str, route: bytes, identity: str, hello: Hello, contract: Contract
-    ) -> None:
+    def __init__(self, session_id: str, route: bytes, identity: str, hello: Hello, contract: Contract) -> None:
         self.id = session_id
         self.route = route
         self.identity = identity

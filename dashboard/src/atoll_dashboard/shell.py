@@ -88,7 +88,7 @@ def _strip(session: Session, view: View) -> None:
     state, words = fleetview.fleet_word(view)
     look = states.look(state)
     faults = _faults(view)
-    paused = " class=\"at-badge at-paused\"" if view.faults else ""
+    paused = ' class="at-badge at-paused"' if view.faults else ""
     age = "at-old" if view.stale or view.held else ""
     with st.container(horizontal=True, vertical_alignment="center", key="strip"):
         st.html(

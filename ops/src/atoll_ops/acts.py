@@ -112,9 +112,7 @@ def _ask_control(state: State, act: str, slot: Slot, reason: str, seconds: float
 def _ask_agent(state: State, act: str, slot: Slot, reason: str, seconds: float | None) -> dict[str, Any]:
     request: dict[str, Any] = {"act": act, "name": slot.name, "instance": slot.instance}
     try:
-        answer = client.ask(
-            state, do="act", by=f"local:{os.geteuid()}", reason=reason, seconds=seconds, **request
-        )
+        answer = client.ask(state, do="act", by=f"local:{os.geteuid()}", reason=reason, seconds=seconds, **request)
     except AgentGoneError as gone:
         raise AgentGoneError("agent gone: `./atoll up` starts one, which adopts what runs") from gone
     if "error" in answer:

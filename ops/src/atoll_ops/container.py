@@ -90,7 +90,13 @@ def ports(page: Mesh) -> Ports:
     parts = {name: _PUBLISHED.get(name, HTTP_PORT) for name in page.parts}
     usual = Ports.of(page, None)
     return Ports(
-        _PUBLISHED[GATEWAY], _PUBLISHED[DASHBOARD], _QUERY_PORT, usual.otlp_grpc, _OTLP_PORT, _BUS_PORT, parts,
+        _PUBLISHED[GATEWAY],
+        _PUBLISHED[DASHBOARD],
+        _QUERY_PORT,
+        usual.otlp_grpc,
+        _OTLP_PORT,
+        _BUS_PORT,
+        parts,
         "default",
     )
 

@@ -1,11 +1,11 @@
 """The state directory of one running system (`--state DIR`): everything it keeps, and nothing outside it.
 
-    system.json        ports and parts of the last start
-    credentials.json   URLs, the demo client, the operator (0600)
-    keys/PART/         what each part may know of the keys (0700)
-    data/PART-N/       databases
-    logs/PART-N.log    what a process said
-    run/               locks, records, sockets of what runs now
+system.json        ports and parts of the last start
+credentials.json   URLs, the demo client, the operator (0600)
+keys/PART/         what each part may know of the keys (0700)
+data/PART-N/       databases
+logs/PART-N.log    what a process said
+run/               locks, records, sockets of what runs now
 """
 
 from __future__ import annotations

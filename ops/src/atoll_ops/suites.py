@@ -361,8 +361,5 @@ def _from_junit(path: Path) -> Count:
 
 def _variables(suite: Suite) -> dict[str, str]:
     """The environment less our own words: a test decides itself what a part is told. A seed is passed on."""
-    kept = {
-        name: value for name, value in os.environ.items() if name == "ATOLL_SEED" or not name.startswith("ATOLL_")
-    }
+    kept = {name: value for name, value in os.environ.items() if name == "ATOLL_SEED" or not name.startswith("ATOLL_")}
     return kept | {"PYTHONDONTWRITEBYTECODE": "1"} | suite.variables
-

@@ -1,9 +1,9 @@
 """The user's cache: one binary for each set of pins, brought by one process at a time, whole or not at all.
 
-    ROOT/jaeger/DIGEST/jaeger    the binary, renamed into place with its folder
-    ROOT/jaeger/DIGEST/origin    a line: where it came from
-    ROOT/jaeger/DIGEST.lock      held (flock) by whoever brings it
-    ROOT/jaeger/DIGEST.progress  how far they are, for whoever waits
+ROOT/jaeger/DIGEST/jaeger    the binary, renamed into place with its folder
+ROOT/jaeger/DIGEST/origin    a line: where it came from
+ROOT/jaeger/DIGEST.lock      held (flock) by whoever brings it
+ROOT/jaeger/DIGEST.progress  how far they are, for whoever waits
 """
 
 from __future__ import annotations
