@@ -29,6 +29,7 @@ from .journal import Journal
 from .letters import Choice, Letters, Named, replay_of
 from .mesh import Bus
 from .mesh import Group as GroupConfig
+from .queues import KeyQueues
 from .rates import Bucket
 from .replays import Replay
 from .storage import Gap, GroupRecord, Lease, LetterDrop, Place, StoredEvent
@@ -95,9 +96,7 @@ class Group:
         self._just_acked: list[int] = []
         self._order: deque[Entry] = deque()
         self._window_bytes = 0
-        self._keys: dict[str, deque[Entry]] = {}
-        self._ready: dict[str, deque[Entry]] = {topic: deque() for topic in config.topics}
-        self._ready_count = 0
+        self._keys = KeyQueues(config.topics)
         self._delayed: list[tuple[float, int, Entry]] = []
         self._leases: OrderedDict[int, Entry] = OrderedDict()
         self._young: deque[tuple[float, int, Entry]] = deque()  # leased at, fence, entry: not on disk yet
@@ -146,12 +145,12 @@ class Group:
         lease = self._held_before.get(entry.seq)
         if lease is not None and entry.subject not in self._keys:
             del self._held_before[entry.seq]
-            self._keys[entry.subject] = deque((entry,))
+            self._keys.begin(entry)
             self._hold_for(entry, lease, now)
             return
         if lease is not None:
             self._forget_lease(entry.seq)
-        self._append_to_key(entry)
+        self._keys.append(entry)
 
     def _forget_lease(self, seq: int) -> None:
         del self._held_before[seq]
@@ -166,22 +165,6 @@ class Group:
         entry.delivered = entry.lease_kept = True
         self._leases[entry.seq] = entry
 
-    def _append_to_key(self, entry: Entry) -> None:
-        queue = self._keys.get(entry.subject)
-        if queue is None:
-            self._keys[entry.subject] = deque((entry,))
-            self._make_ready(entry)
-        else:
-            queue.append(entry)
-
-    def _make_ready(self, entry: Entry) -> None:
-        entry.phase = Phase.WAITING
-        ready = self._ready.get(entry.topic)
-        if ready is None:  # a replayed letter of a topic that the group no longer names
-            ready = self._ready[entry.topic] = deque()
-        ready.append(entry)
-        self._ready_count += 1
-
     # ---- out to the members ------------------------------------------------------------------------------------------
 
     def dispatch(self, now: float) -> list[tuple[str, Msg, list[bytes]]]:
@@ -189,9 +172,9 @@ class Group:
         out: list[tuple[str, Msg, list[bytes]]] = []
         if self.detached:  # until a SUB on its way has attached it; a trim on its way may yet take what waits
             return out
-        while self._ready_count and self._bucket.room(now):
+        while self._keys.ready and self._bucket.room(now):
             able = sorted((m for m in self.members.values() if m.room > 0), key=lambda member: member.in_flight)
-            share = max(1, -(-self._ready_count // len(able))) if able else 0
+            share = max(1, -(-self._keys.ready // len(able))) if able else 0
             sent = [batch for member in able if (batch := self._fill(member, share, now)) is not None]
             if not sent:
                 break
@@ -207,7 +190,7 @@ class Group:
         limit = min(share, bus.batch_events_max, self._bucket.room(now))
         size_max = bus.batch_bytes_max - bus.event_bytes_max - 2  # so that any event still fits, and the brackets
         while len(bodies) < limit and member.room > 0 and size <= size_max:
-            entry = self._pop_ready(member.topics)
+            entry = self._keys.pop_ready(member.topics)
             if entry is None:
                 break
             for body in self._deliver(entry, member, now, bus.batch_events_max - len(bodies)):
@@ -243,18 +226,6 @@ class Group:
         member.events -= 1
         member.bytes -= len(body)
         return body, body
-
-    def _pop_ready(self, topics: frozenset[str]) -> Entry | None:
-        """The oldest head among the topics that this member takes."""
-        best: deque[Entry] | None = None
-        for topic in topics:
-            ready = self._ready[topic]
-            if ready and (best is None or ready[0].seq < best[0].seq):
-                best = ready
-        if best is None:
-            return None
-        self._ready_count -= 1
-        return best.popleft()
 
     def _lease(self, entry: Entry, member: Member, now: float) -> bytes:
         body = entry.event.body if entry.event is not None else self._context.load(entry.seq).body
@@ -368,7 +339,7 @@ class Group:
         while self._delayed and self._delayed[0][0] <= now:
             entry = heapq.heappop(self._delayed)[2]
             if entry.phase is Phase.DELAYED:
-                self._make_ready(entry)
+                self._keys.make_ready(entry)
         while self._young and now - self._young[0][0] >= LEASE_KEPT_SECONDS:
             _, fence, entry = self._young.popleft()
             if entry.phase is Phase.LEASED and entry.fence == fence:
@@ -384,7 +355,7 @@ class Group:
             self._fail(entry, "LEASE_EXPIRED", f"no answer within {self.config.lease_seconds:g} s", now)
         else:
             self._note_failure(entry, "expired", "its holder has not come back since the broker's start")
-            self._make_ready(entry)
+            self._keys.make_ready(entry)
 
     def slot_is_back(self, slot: str) -> None:
         """The process that has the slot now is no longer at work on what an earlier session of it was given."""
@@ -393,7 +364,7 @@ class Group:
         held = [entry for entry in self._leases.values() if entry.member is None and entry.slot == slot]
         for entry in held:
             self._end_lease(entry)
-            self._make_ready(entry)
+            self._keys.make_ready(entry)
 
     def leave(self, session: str, now: float, *, died: bool) -> None:
         """Frees the member's leases. Only a death counts as an attempt: a drain, a resume is nobody's failure."""
@@ -404,7 +375,7 @@ class Group:
             if died:
                 self._fail(entry, "SESSION_DIED", "the session ended with the event in hand", now)
             else:
-                self._make_ready(entry)
+                self._keys.make_ready(entry)
         self._advance()
 
     # ---- failures ----------------------------------------------------------------------------------------------------
@@ -439,7 +410,7 @@ class Group:
         if self.config.on_dead != "park":
             self._finish_entry(entry)
             return
-        queue = self._keys.pop(entry.subject)
+        queue = self._keys.pop_key(entry.subject)
         self._retire(queue.popleft())
         for follower in queue:
             self._bury_behind(follower)
@@ -474,13 +445,7 @@ class Group:
 
     def _finish_entry(self, entry: Entry) -> None:
         """Takes the head of its key's queue away, and lets the next one go."""
-        queue = self._keys[entry.subject]
-        assert queue[0] is entry, "only the head of a key is ever out"
-        queue.popleft()
-        if queue:
-            self._make_ready(queue[0])
-        else:
-            del self._keys[entry.subject]
+        self._keys.pop_head(entry)
         self._retire(entry)
 
     def _retire(self, entry: Entry) -> None:
@@ -526,7 +491,7 @@ class Group:
     def finished(self, places: Sequence[Place]) -> list[Place]:
         """Those of the group's events that it has finished, dead letters not among them."""
         waiting = {entry.seq for entry in self._order if entry.phase is not Phase.DONE}
-        waiting |= {entry.seq for queue in self._keys.values() for entry in queue}
+        waiting |= {entry.seq for entry in self._keys}
         waiting |= {seq for seq, _, _ in self.letters}
         return [place for place in places if place.seq <= self.scanned and place.seq not in waiting]
 
@@ -539,7 +504,7 @@ class Group:
 
     def _replayed(self, seq: int, topic: str, subject: str) -> Entry:
         entry = Entry(seq, topic, subject, None, self._attempts.pop(seq, 1))
-        self._append_to_key(entry)
+        self._keys.append(entry)
         return entry
 
     def attach(self) -> None:
@@ -564,7 +529,7 @@ class Group:
 
     def _forget_window(self) -> None:
         """Back to the floor: what was read is read again, if the log still has it then. Replays keep waiting."""
-        replays = sorted((e for queue in self._keys.values() for e in queue if e.replay), key=lambda entry: entry.seq)
+        replays = sorted((entry for entry in self._keys if entry.replay), key=lambda entry: entry.seq)
         done = {entry.seq for entry in self._order if entry.phase is Phase.DONE}
         done |= {seq for seq, _, _ in self.letters} | {entry.seq for entry in replays}
         self._done_before |= {seq for seq in done if seq > self.floor}
@@ -575,11 +540,8 @@ class Group:
         self._keys.clear()
         self._delayed.clear()
         self._young.clear()
-        self._ready_count = 0
-        for ready in self._ready.values():
-            ready.clear()
         for entry in replays:
-            self._append_to_key(entry)
+            self._keys.append(entry)
 
     def trimmed(self, oldest: int, topics: Mapping[str, int]) -> None:
         """Retention has passed a detached group's floor: what was there it will never get, and that is on record.
@@ -596,15 +558,13 @@ class Group:
         self.floor = self.scanned = oldest - 1
         self._context.journal.floor(self.name, self.floor)
         self._done_before = {seq for seq in self._done_before if seq > self.floor}
-        replaying = sum(len(queue) for queue in self._keys.values())
-        self.lag = sum(topics.get(topic, 0) for topic in self.topics) - len(self._done_before) + replaying
+        self.lag = sum(topics.get(topic, 0) for topic in self.topics) - len(self._done_before) + len(self._keys)
 
     def _forget_what_rests_below(self, oldest: int) -> None:
         """Letters and replays whose events are gone with the log, and their rows with them; its floor may lie above."""
         self.letters.forget_below(oldest)
-        for queue in list(self._keys.values()):
-            for entry in [entry for entry in queue if entry.seq < oldest]:
-                self._drop_replay(entry)
+        for entry in [entry for entry in self._keys if entry.seq < oldest]:
+            self._drop_replay(entry)
 
     def _let_go(self, gap: Gap) -> None:
         """Gaps that follow one another are one."""
@@ -617,15 +577,7 @@ class Group:
         self._context.journal.gap(self.name, gap)
 
     def _drop_replay(self, entry: Entry) -> None:
-        queue = self._keys[entry.subject]
-        queue.remove(entry)
-        if not queue:
-            del self._keys[entry.subject]
-        if entry.phase is Phase.WAITING and entry in self._ready[entry.topic]:
-            self._ready[entry.topic].remove(entry)
-            self._ready_count -= 1
-            if queue:
-                self._make_ready(queue[0])
+        self._keys.remove(entry)
         self.lag -= 1
         if entry.replay_of is not None:
             entry.replay_of.failed += 1
@@ -660,7 +612,7 @@ class Group:
         """The oldest event that a replay would need: retention stops before it."""
         parked = self.letters.oldest
         # Not the heads alone: with `skip` a replayed letter may wait behind a later event of its key.
-        replayed = min((entry.seq for queue in self._keys.values() for entry in queue if entry.replay), default=None)
+        replayed = min((entry.seq for entry in self._keys if entry.replay), default=None)
         return min((seq for seq in (parked, replayed) if seq is not None), default=None)
 
     def oldest_age_ms(self) -> int | None:
@@ -673,7 +625,7 @@ class Group:
     def untaken_topics(self) -> list[str]:
         """Topics with events waiting that no member takes."""
         taken: set[str] = set().union(*(member.topics for member in self.members.values()))
-        return sorted(topic for topic, ready in self._ready.items() if ready and topic not in taken)
+        return self._keys.untaken(taken)
 
 
 def _holds(entry: Entry, session: str, fence: int) -> bool:

@@ -12,17 +12,18 @@ from typing import Any
 from atoll_broker import codec, grants
 from atoll_broker.groups import Group
 from atoll_broker.journal import Journal
+from atoll_broker.queues import KeyQueues
 
 FLOOR_AHEAD = 15
 SPOILT_EVERY = 50
 _REPLACED = (
     (grants, "check_group"), (grants, "check_admin"), (codec, "join_batch"), (Journal, "floor"),
-    (Group, "_append_to_key"), (Group, "_write_letter"),
+    (KeyQueues, "append"), (Group, "_write_letter"),
 )  # fmt: skip
 for owner, name in _REPLACED:
     assert callable(getattr(owner, name, None)), f"{owner.__name__}.{name} is gone: plant this fault anew"
 
-_floor, _append, _letter, _join = Journal.floor, Group._append_to_key, Group._write_letter, codec.join_batch
+_floor, _append, _letter, _join = Journal.floor, KeyQueues.append, Group._write_letter, codec.join_batch
 _joined = 0
 
 
@@ -40,7 +41,7 @@ def floor(self: Journal, group: str, floor: int) -> None:
     _floor(self, group, floor + FLOOR_AHEAD)
 
 
-def append_to_key(self: Group, entry: Any) -> None:
+def append(self: KeyQueues, entry: Any) -> None:
     """Every event has a key of its own: several of a subject are out at once (I7)."""
     entry.subject = f"{entry.subject}/{entry.seq}"
     _append(self, entry)
@@ -62,5 +63,5 @@ def join_batch(events: Sequence[bytes]) -> bytes:
 
 grants.check_group, grants.check_admin = check_group, check_admin  # type: ignore[assignment]
 codec.join_batch = join_batch
-Journal.floor, Group._append_to_key = floor, append_to_key  # type: ignore[method-assign]
+Journal.floor, KeyQueues.append = floor, append  # type: ignore[method-assign]
 Group._write_letter = write_letter  # type: ignore[method-assign, assignment]
