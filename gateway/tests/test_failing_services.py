@@ -155,9 +155,11 @@ async def test_a_get_is_tried_again_at_a_living_instance_a_post_is_not(
     await dead.stop()
     feed.tell("registry", {"services": {"orders": slots}})
     headers = front.bearer()
-    gets = [(await front.call("GET", "/orders", headers=headers)).status for _ in range(12)]
-    assert gets == [200] * 12
-    assert await front.metric("atoll_gateway_retries_total", service="orders") >= 1
+    for _ in range(50):  # which instance is asked first is chance
+        assert (await front.call("GET", "/orders", headers=headers)).status == 200
+        if await front.metric("atoll_gateway_retries_total", service="orders") >= 3:
+            break
+    assert await front.metric("atoll_gateway_retries_total", service="orders") >= 3
     posts = {(await front.call("POST", "/orders", headers=headers)).status for _ in range(20)}
     assert posts == {200, 503}
 
