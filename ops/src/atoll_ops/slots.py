@@ -33,7 +33,7 @@ EXIT_MEANINGS = {
     64: "configuration error",
     ABSENT: "port taken",
     74: "storage failed",
-    75: "database locked by another process",
+    75: "database locked by another process, or not ours",
 }
 _SIGNALLED = {-9: "killed", -15: "terminated", -11: "segmentation fault", -6: "aborted", -2: "interrupted"}
 

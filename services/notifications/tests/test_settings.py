@@ -71,3 +71,9 @@ def test_what_is_wrong_stops_the_start_and_names_the_variable(
 ) -> None:
     with pytest.raises(atoll.ConfigurationError, match=named):
         read(tmp_path, **values)
+
+
+def test_a_password_in_the_servers_address_is_refused_and_not_told(tmp_path: Path) -> None:
+    with pytest.raises(atoll.ConfigurationError, match="NOTIFICATIONS_SMTP_USER") as error:
+        read(tmp_path, SMTP="shop:s3cret@mail.example.org:25")
+    assert "s3cret" not in str(error.value)

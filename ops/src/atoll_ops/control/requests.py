@@ -20,7 +20,7 @@ PAGE_DEFAULT = 50
 REASON_MAX = 500
 
 S = TypeVar("S", bound=msgspec.Struct)
-Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=REASON_MAX)]
+Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=REASON_MAX, pattern=r"\S")]
 Once = Callable[[atoll.Transaction, Callable[[], atoll_web.Answer]], atoll_web.Answer]
 
 
@@ -53,9 +53,9 @@ def _once(
 
 def page(request: web.Request) -> tuple[int, int | None]:
     """`limit` and `cursor` of a list."""
-    limit = number(request.query.get("limit", str(PAGE_DEFAULT)), "limit")
+    limit = number(request.query.get("limit", str(PAGE_DEFAULT)), "limit", most=PAGE_MAX)
     cursor = request.query.get("cursor")
-    return min(limit, PAGE_MAX), number(cursor, "cursor") if cursor is not None else None
+    return limit, number(cursor, "cursor") if cursor is not None else None
 
 
 def number(text: str, field: str, least: int = 1, most: int | None = None) -> int:

@@ -38,10 +38,10 @@ class Webhook:
     """The queue and its sender. `outcomes` counts posts: delivered, refused, failed, dropped."""
 
     def __init__(self, url: str, pauses_seconds: tuple[float, ...] = PAUSES_SECONDS) -> None:
-        """Raises ConfigurationError for anything but an http or https address."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise atoll.ConfigurationError(f"{SETTING} is {url!r}: expected http://HOST/… or https://HOST/…")
+        """Raises ConfigurationError for anything but an http or https address; which does not repeat it, since a
+        webhook's address is a secret and logs are for everybody."""
+        if not _is_web_address(url):
+            raise atoll.ConfigurationError(f"{SETTING} is no web address: expected http://HOST/… or https://HOST/…")
         self.outcomes: Counter[str] = Counter(delivered=0, refused=0, failed=0, dropped=0)
         self._url = url
         self._pauses = pauses_seconds
@@ -87,3 +87,11 @@ class Webhook:
                 return "delivered"
             _log.warning("the alarm webhook refuses", status=answer.status)
             return "refused"
+
+
+def _is_web_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+    except ValueError:  # half an IPv6 address
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)

@@ -90,6 +90,11 @@ def _smtp(values: Mapping[str, str]) -> Smtp | None:
                     f"{name} is set, but NOTIFICATIONS_SMTP is not: expected host:port there"
                 )
         return None
+    if "@" in server:  # not repeated: the error goes to the log, which more people read than know the password
+        raise atoll.ConfigurationError(
+            "NOTIFICATIONS_SMTP has an @: expected host:port, who signs in being for NOTIFICATIONS_SMTP_USER and"
+            " NOTIFICATIONS_SMTP_PASSWORD_FILE"
+        )
     match = _SERVER.fullmatch(server)
     if match is None or not 1 <= int(match["port"]) <= 65535:
         raise atoll.ConfigurationError(f"NOTIFICATIONS_SMTP is {server!r}: expected host:port, such as 127.0.0.1:25")
