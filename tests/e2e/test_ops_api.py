@@ -241,6 +241,18 @@ def test_a_viewer_is_refused_and_his_attempt_is_in_the_audit_with_its_trace(shop
     said = shop.atoll("audit", "--who", "vera", "--act", "kill").output
     assert "denied" in said
     assert "payments/1" in said
+    assert f"trace {record['trace_id']}" in said
+    assert json.loads(shop.atoll("audit", "--who", "vera", "--json").output) == [record]
+
+
+def test_the_command_line_shows_how_a_part_is_set_and_no_secret(shop: Fleet, admin: str) -> None:
+    told = shop.call("GET", "/ops/instances/control/1/configuration", token=admin).body["settings"]
+    assert json.loads(shop.atoll("config", "control", "--json").output) == told
+    lines = shop.atoll("config", "control/1").output.splitlines()
+    assert lines == [f"{one['name']}={one['value']}" for one in told]
+    assert any(one["name"] == "ATOLL_BUS" for one in told)
+    nobody = shop.atoll("config", "nobody/1", code=1).output
+    assert "nobody/1" in nobody
 
 
 def test_a_client_without_ops_scopes_gets_no_further_than_the_gateway(shop: Fleet) -> None:

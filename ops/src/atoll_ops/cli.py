@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlencode
 
 from cyclopts import App, CycloptsError, Parameter, validators
@@ -30,6 +30,9 @@ from atoll_ops.command import (
     state_of,
 )
 from atoll_ops.errors import OperationError
+
+if TYPE_CHECKING:
+    from atoll_ops.slots import Slot
 
 app = App(
     name="atoll",
@@ -156,13 +159,17 @@ def reset(*, yes: bool = False, state: StateOption = None) -> int:
 
 def _act(act: str, target: str, reason: str, state: Path | None, seconds: float | None = None) -> int:
     from atoll_ops import acts
+
+    return acts.carry_out(state_of(state), act, _slot(target), reason, seconds)
+
+
+def _slot(target: str) -> Slot:
     from atoll_ops.slots import Slot
 
     try:
-        slot = Slot.parse(target)
+        return Slot.parse(target)
     except ValueError as error:
         raise OperationError(str(error)) from error
-    return acts.carry_out(state_of(state), act, slot, reason, seconds)
 
 
 @app.command
@@ -205,7 +212,21 @@ def resume(target: str, /, *, reason: Reason = BY_HAND, state: StateOption = Non
     return _act("resume", target, reason, state)
 
 
-# ---- what control knows: the audit, alarms -----------------------------------------------------------------------
+# ---- what control knows: configurations, the audit, alarms --------------------------------------------------------
+
+
+@app.command
+def config(target: str, /, *, as_json: AsJson = False, state: StateOption = None) -> int:
+    """What the agent tells NAME[/N] when it starts it: its environment, secrets masked.
+
+    Args:
+        as_json: As JSON.
+    """
+    from atoll_ops import opsview
+
+    slot = _slot(target)
+    found = ask_control(state, "GET", f"/ops/instances/{slot.name}/{slot.instance}/configuration")["settings"]
+    return _told(found) if as_json else opsview.settings(found)
 
 
 @app.command
@@ -215,6 +236,7 @@ def audit(
     act: str = "",
     target: str = "",
     limit: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=200))] = 50,
+    as_json: AsJson = False,
     state: StateOption = None,
 ) -> int:
     """Who did what to which instance, why, and how it ended; newest first.
@@ -224,20 +246,32 @@ def audit(
         act: Of this act only, as kill.
         target: On this target only, as payments/1.
         limit: At most so many, up to 200.
+        as_json: As JSON: each record with its trace and its operation.
     """
     from atoll_ops import opsview
 
     given = {"who": who, "act": act, "target": target, "limit": str(limit)}
     query = urlencode({name: value for name, value in given.items() if value})
-    return opsview.audit(ask_control(state, "GET", f"/ops/audit?{query}")["items"])
+    found = ask_control(state, "GET", f"/ops/audit?{query}")["items"]
+    return _told(found) if as_json else opsview.audit(found)
 
 
 @app.command
-def alarms(*, state: StateOption = None) -> int:
-    """What an operator should look at now."""
+def alarms(*, as_json: AsJson = False, state: StateOption = None) -> int:
+    """What an operator should look at now.
+
+    Args:
+        as_json: As JSON.
+    """
     from atoll_ops import opsview
 
-    return opsview.alarms(ask_control(state, "GET", "/ops/snapshot")["alarms"])
+    found = ask_control(state, "GET", "/ops/snapshot")["alarms"]
+    return _told(found) if as_json else opsview.alarms(found)
+
+
+def _told(items: list[dict[str, Any]]) -> int:
+    print(json.dumps(items, indent=2, ensure_ascii=False))
+    return 0
 
 
 # ---- contracts ---------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The operators' record and the alarms, as lines for people."""
+"""The operators' record, configurations and the alarms, as lines for people."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ def audit(items: list[dict[str, Any]]) -> int:
         print("no such record")
     for item in items:
         act = f"{item['act']} {item['target']}"
-        print(
-            harmless(
-                f"{_when(item['at'])}  {item['who']:<12}{act:<24}  {item['result'] or 'goes on'}  ({item['reason']})"
-            )
-        )
+        trace = f"  trace {item['trace_id']}" if item["trace_id"] else ""
+        ended = f"{item['result'] or 'goes on'}  ({item['reason']}){trace}"
+        print(harmless(f"{_when(item['at'])}  {item['who']:<12}{act:<24}  {ended}"))
+    return 0
+
+
+def settings(items: list[dict[str, Any]]) -> int:
+    """A line a setting, by name."""
+    for item in items:
+        print(harmless(f"{item['name']}={item['value']}"))
     return 0
 
 
