@@ -76,12 +76,12 @@ class Peer:
         self.socket.close()
 
 
-def event(topic: str, subject: str, data: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """A CloudEvent."""
+def event(publisher: str, topic: str, subject: str, data: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A CloudEvent of that identity's."""
     return {
         "specversion": "1.0",
         "id": str(uuid.uuid4()),
-        "source": "/raw",
+        "source": f"/{publisher}",
         "type": topic,
         "subject": subject,
         "time": "2026-01-01T00:00:00Z",

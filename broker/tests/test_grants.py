@@ -29,6 +29,8 @@ def endpoints(prefix: str = "/shop", path: str = "/shop/{id}", scope: str | None
         ("mail", {"contracts": {"consumes": [PLACED, CAPTURED]}}, "ACL", "contracts.consumes[1]"),
         ("shop", {"endpoints": endpoints(prefix="/auth")}, "ACL", "endpoints.prefixes[0]"),
         ("bank", {"endpoints": endpoints()}, "ACL", "endpoints.prefixes[0]"),
+        ("bank", {"endpoints": endpoints() | {"prefixes": [], "routes": []}}, "ACL", "endpoints"),
+        ("shop", {"endpoints": endpoints() | {"openapi": {"x": "y" * 131_072}}}, "CONTRACT", "endpoints.openapi"),
         ("shop", {"endpoints": endpoints(scope=None)}, "ACL", "endpoints.routes[0].scope"),
         ("shop", {"endpoints": endpoints(path="/shopping")}, "CONTRACT", "endpoints.routes[0].path"),
     ],

@@ -199,3 +199,35 @@ def test_a_directory_of_keys_that_is_gone_lets_nobody_in(tmp_path: Path) -> None
     allowed, unreadable = keys.reread_allow_list(tmp_path / "clients")
     assert allowed.user_ids == {}
     assert unreadable
+
+
+#: msgspec skips it unseen where it leaves a value unparsed, and refuses it where it parses one.
+BEYOND_FLOATS = msgspec.Raw(b"1e999")
+
+
+def test_a_number_beyond_floats_is_refused_where_it_comes_in(broker: MemoryBroker) -> None:
+    """Or whoever decodes it later fails: the broker at `why`, each gateway at the registry."""
+    where = {"url": "http://127.0.0.1:1", "prefixes": ["/shop"], "routes": [], "openapi": {"x": BEYOND_FLOATS}}
+    for header, code in (
+        ({"contracts": {"publishes": {PLACED: {"maximum": BEYOND_FLOATS}}}}, "CONTRACT"),
+        ({"endpoints": where}, "HEADER"),
+    ):
+        peer = broker.connect("shop")
+        peer.say("HELLO", **hello("shop", **header))
+        assert peer.heard()[0]["code"] == code
+    auth = Client(broker, "auth")
+    (answer,) = auth.say("PUT", kind="revocations", value={"x": BEYOND_FLOATS}, request="r")
+    assert (answer["code"], answer["field"]) == ("HEADER", "value")
+    shop = Shop(broker)
+    (ack,) = shop.publish(event(1) | {"extension": BEYOND_FLOATS}, event(2) | {"data": {"n": 2, "x": BEYOND_FLOATS}})
+    assert [(refusal["code"], refusal["field"]) for refusal in ack["refused"]] == [("SCHEMA", ""), ("SCHEMA", "data")]
+
+
+def test_an_outbox_without_a_grant_to_publish_is_not_remembered(broker: MemoryBroker) -> None:
+    for number in range(3):
+        mail = Client(broker, "mail", producer=f"mail/x{number}")
+        answer = mail.say("PUB", [event(1)], producer=f"mail/x{number}", first=1)[0]
+        assert (answer["code"], answer["closes"], answer["field"]) == ("ACL", False, "producer")
+        mail.say("BYE")
+    broker.restart()
+    assert Client(broker, "mail", producer="mail/x0").welcome["producer"]["mark"] == 0

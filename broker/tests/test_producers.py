@@ -77,6 +77,9 @@ def test_busy_when_the_log_is_full() -> None:
         (event(2, lines=[{"quantity": 0}]), "SCHEMA", "data.lines[0].quantity"),
         (event(2) | {"subject": ""}, "SCHEMA", "subject"),
         (event(2) | {"time": "yesterday"}, "SCHEMA", "time"),
+        (event(2) | {"source": "/bank"}, "SCHEMA", "source"),
+        (event(2) | {"source": "/shopping"}, "SCHEMA", "source"),
+        (event(2) | {"source": "shop"}, "SCHEMA", "source"),
         (event(2) | {"traceparent": "x"}, "SCHEMA", "traceparent"),
         (event(2) | {"specversion": "0.3"}, "SCHEMA", "specversion"),
         ({k: v for k, v in event(2).items() if k != "id"}, "SCHEMA", "id"),
@@ -140,7 +143,7 @@ def test_the_bytes_of_an_event_are_unchanged(broker: MemoryBroker) -> None:
     shop, consumer = Shop(broker), Consumer(broker)
     body = b'{ "traceparent" : null,"data":{"n":1 ,"x":1.50,"y":"\\u00e9"},"extension":"e",'
     body += (
-        b'"type":"%s",' % PLACED.encode() + b'"subject":"s","id":"i","source":"/s","specversion":"1.0",'
+        b'"type":"%s",' % PLACED.encode() + b'"subject":"s","id":"i","source":"/shop/till-1","specversion":"1.0",'
         b'"time":"2026-11-23T12:00:00.5+01:00","datacontenttype":"application/json"}'
     )
     shop.peer.send([b"A1PUB", b'{"producer":"shop/box","first":1}', b"[\n" + body + b" ]"])

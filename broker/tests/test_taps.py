@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from bus_helpers import CANCELLED, MESH, PLACED, Consumer, Operator, Shop, event
 
 from atoll_broker import taps
+from atoll_broker.storage import Storage
 from atoll_broker.testing import MemoryBroker
 
 
@@ -123,3 +125,19 @@ def test_history_that_retention_took_is_a_gap() -> None:
     frames = tapper.heard()
     gaps = [gap for message in frames if message["command"] == "GAP" for gap in message["gaps"]]
     assert [(gap["first"], gap["last"]) for gap in gaps] == [(1, oldest - 1)]
+
+
+def test_an_event_of_the_greatest_size_goes_through_a_tap(storage: Storage) -> None:
+    """Also where a batch has room for nothing else."""
+    broker = MemoryBroker(MESH.replace("batch_bytes_max = 65536", "batch_bytes_max = 4098"), storage=storage)
+    shop, tapper = Shop(broker), Tapper(broker)
+    tapper.tap()
+    bare = len(json.dumps(event(1, pad=""), separators=(",", ":")))
+    shop.publish(event(1, pad="x" * (4096 - bare)))
+    shop.publish(event(2))
+    assert tapper.seen() == ([1, 2], 0)
+
+
+def test_a_long_reason_of_a_ping_is_heard(broker: MemoryBroker) -> None:
+    shop = Shop(broker)
+    assert [answer["command"] for answer in shop.say("PING", ready=False, why="w" * 4096)] == ["PONG"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from bus_helpers import Client, hello
@@ -96,3 +97,18 @@ def test_slots_of_one_service_stand_side_by_side(broker: MemoryBroker) -> None:
         Client(broker, "shop", number, endpoints=endpoints())
     assert sorted(last_state(gateway)["state"]["services"]["shop"]) == ["shop/1", "shop/2"]
     assert hello("shop")["slot"] == "shop/1"
+
+
+def test_two_values_never_have_one_version(broker: MemoryBroker) -> None:
+    auth, gateway = Client(broker, "auth"), Client(broker, "gateway")
+    broker.core.receive(*_frames(auth, "PUT", kind="revocations", value={"jti": ["a"]}, request="r"))
+    broker.core.receive(*_frames(gateway, "WATCH", kind="revocations"))  # in the same turn
+    broker.core.receive(*_frames(auth, "PUT", kind="revocations", value={"jti": ["a", "b"]}, request="r"))
+    broker.turn()
+    seen = {(tuple(state["version"]), json.dumps(state["state"])) for state in gateway.heard("STATE")}
+    assert len({version for version, _ in seen}) == len({value for _, value in seen}) == 2
+
+
+def _frames(client: Client, command: str, **header: Any) -> tuple[bytes, str, list[bytes]]:
+    frames = [b"A1" + command.encode(), json.dumps(header).encode()]
+    return client.peer.route, client.peer.identity, frames

@@ -52,7 +52,7 @@ def test_ctrl_c_while_the_command_line_loads_is_no_traceback(system: System) -> 
         time.sleep(delay)  # there is no condition to wait for: any moment must do
         started.send_signal(signal.SIGINT)
         _, errors = started.communicate(timeout=10)
-        assert "atoll_ops" not in errors, errors
+        assert "/atoll_ops/" not in errors, errors  # a file of ours; before the first of them it is Python's own affair
 
 
 def test_a_closed_terminal_drains_everything(system: System) -> None:

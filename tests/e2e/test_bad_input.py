@@ -304,7 +304,7 @@ def test_an_event_outside_its_schema_is_refused_by_field(bus: tuple[str, bytes, 
     producer = f"payments/{'0' * 8}-0000-4000-8000-{'0' * 12}"
     command, _ = peer.hello("payments", publishes={topic: schema("payments", topic)}, producer=producer)
     assert command == "WELCOME"
-    peer.send("PUB", {"producer": producer, "first": 1}, [event(topic, "order-x", {"order_id": "order-x"})])
+    peer.send("PUB", {"producer": producer, "first": 1}, [event("payments", topic, "order-x", {"order_id": "order-x"})])
     command, header = peer.receive("PUBACK", "PUBNACK", "ERR")
     assert command == "PUBACK", header
     (refusal,) = header["refused"]

@@ -212,15 +212,15 @@ def test_a_tap_that_is_too_slow_says_how_many_it_lost_and_goes_on_after_the_brok
             reader.send_signal(signal.SIGSTOP)
             began = time.monotonic()
             for number in range(BATCHES):
-                loud = [event(NOISE, "loud", {"n": number, "pad": "x" * 200}) for _ in range(BATCH)]
+                loud = [event("orders", NOISE, "loud", {"n": number, "pad": "x" * 200}) for _ in range(BATCH)]
                 first = _publish(peer, first, loud)
             seconds = time.monotonic() - began
             reader.send_signal(signal.SIGCONT)
-            first = _publish(peer, first, [event(NOISE, "last", {})])
+            first = _publish(peer, first, [event("orders", NOISE, "last", {})])
             said = _read_to(reader, "last")
         shop.fleet.wait_back("broker", shop.fleet.signal("broker", signal.SIGKILL))
         with noisy(shop) as peer:
-            _publish(peer, first, [event(NOISE, "after", {})])
+            _publish(peer, first, [event("orders", NOISE, "after", {})])
             (after,) = _read_to(reader, "after")
     seen = sum(one.get("event", {}).get("subject") == "loud" for one in said)
     lost = sum(one.get("missed") or 0 for one in said)
@@ -242,11 +242,11 @@ def _until_the_tap_sees(peer: Peer, reader: subprocess.Popen[str]) -> int:
     def seen() -> bool:
         nonlocal first
         assert reader.stdout is not None
-        first = _publish(peer, first, [event(NOISE, "early", {})])
+        first = _publish(peer, first, [event("orders", NOISE, "early", {})])
         return bool(select.select([reader.stdout], [], [], 0)[0])
 
     poll_until("the tap to see", seen, seconds=60, every=0.3)
-    first = _publish(peer, first, [event(NOISE, "ready", {})])
+    first = _publish(peer, first, [event("orders", NOISE, "ready", {})])
     _read_to(reader, "ready")
     return first
 

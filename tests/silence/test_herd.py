@@ -170,7 +170,7 @@ def publish(broker: Broker, times: int) -> None:
         peer.send(
             "PUB",
             {"producer": "source/box", "first": first},
-            [event(TOPIC, f"k-{times}-{number}", {}) for number in range(EACH)],
+            [event("source", TOPIC, f"k-{times}-{number}", {}) for number in range(EACH)],
         )
         assert peer.receive("PUBACK")[1]["upto"] == times * EACH
     finally:

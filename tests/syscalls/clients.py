@@ -153,7 +153,7 @@ class Publisher(Client):
                 pseq = len(self.made) + 1
                 spoiled -= 1
                 data = {"n": "no number" if spoiled == -1 else pseq}
-                event = cloud_event(PLACED, f"o-{pseq % keys}", data, id=f"{self.producer}/{pseq}")
+                event = cloud_event("shop", PLACED, f"o-{pseq % keys}", data, id=f"{self.producer}/{pseq}")
                 self.made.append(Made(pseq, self._units, event, refused=spoiled == -1))
 
     def hello(self) -> Header:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -10,6 +10,7 @@ import msgspec
 from . import codec, grants
 from .commands import NULL, Admin
 from .errors import EventRefusedError, WireError
+from .events import head_of
 from .faults import FaultSpec
 from .groups import Group
 from .letters import Choice
@@ -284,9 +285,8 @@ def _why(core: Core, command: Admin, _: str, tell: Tell, __: Refuse) -> None:
 
 
 def _event(event: StoredEvent) -> Result:
-    body = msgspec.json.decode(event.body)
-    head = {name: value for name, value in _plain(event).items() if name != "body"}
-    return head | {"time": body.get("time"), "source": body.get("source"), "traceparent": body.get("traceparent")}
+    place = {name: value for name, value in _plain(event).items() if name != "body"}
+    return place | _plain(head_of(event.body))
 
 
 def _put_fault(core: Core, command: Admin) -> Result:
@@ -335,10 +335,8 @@ def alarms(core: Core) -> list[Result]:
     """What an operator should look at now. Each names its subject; none of them stops anything."""
     found = [alarm for group in core.groups.values() for alarm in _group_alarms(core, group)]
     if core.log.bytes * 2 > core.mesh.bus.log_bytes_max:
-        slowest = min(_holding(core), key=lambda group: group.floor, default=None)
-        where = f"; {slowest.name} is the slowest group" if slowest is not None else ""
         share = 100 * core.log.bytes // core.mesh.bus.log_bytes_max
-        found.append(_alarm("log_filling", "log", f"the log is {share} % of log_bytes_max{where}"))
+        found.append(_alarm("log_filling", "log", f"the log is {share} % of log_bytes_max{_what_holds(core)}"))
     if core.publishing.full_until is not None:
         found.append(_alarm("disk_full", "log", "the disk is full: publishers are told BUSY until there is room"))
     for fault in core.faults:
@@ -352,9 +350,15 @@ def alarms(core: Core) -> list[Result]:
     return found
 
 
-def _holding(core: Core) -> Sequence[Group]:
-    """Groups whose floor retention must not pass."""
-    return [group for group in core.groups.values() if not group.detached]
+def _what_holds(core: Core) -> str:
+    """Which group retention must not pass: for what it has not handled, or for a letter that may be replayed."""
+    holding = [group for group in core.groups.values() if not group.detached]
+    last = min(holding, key=lambda group: group.needs_from, default=None)
+    if last is None:
+        return ""
+    if last.needs_from == last.floor + 1:
+        return f"; {last.name} is the slowest group"
+    return f"; {last.name} has a dead letter of event {last.needs_from}, which holds all after it"
 
 
 def _group_alarms(core: Core, group: Group) -> list[Result]:

@@ -69,6 +69,15 @@ def decode_header(decoder: msgspec.json.Decoder[_T], header: bytes) -> _T:
     return decoded
 
 
+def decode_raw(value: Raw, code: str, field: str) -> object:
+    """A value that a header carries unparsed. Raises WireError: what msgspec skips it has not checked, a number beyond
+    all floats for one, and whoever decodes it later would fail."""
+    try:
+        return msgspec.json.decode(value)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise WireError(code, str(error), field) from None
+
+
 def decode_batch(payload: bytes, events_max: int, bytes_max: int) -> list[Raw]:
     """The events of one batch, each as the very bytes that came. Raises WireError."""
     if len(payload) > bytes_max:

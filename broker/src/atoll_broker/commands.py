@@ -169,7 +169,7 @@ class Ping(Header):
     in_flight: Count = 0
     oldest_ms: Annotated[float, Meta(ge=0)] = 0
     ready: bool = True
-    why: Annotated[str, Meta(max_length=512)] = ""
+    why: Text = ""
 
 
 class Drain(Header):

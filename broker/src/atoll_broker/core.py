@@ -230,7 +230,9 @@ class Core:
         if not (self._journal.is_due(self.now) or (force and not self._journal.is_empty)):
             return None
         self._committing = True
-        return self._journal.take()
+        commit = self._journal.take()
+        self.log.trimming(commit.batch.trim_below)
+        return commit
 
     def _waits_for_room(self) -> bool:
         """Was the disk full a moment ago? A broker that stops does not wait for it: what is not acked is sent again."""
@@ -241,6 +243,7 @@ class Core:
         """The disk had no room for this batch and holds nothing of it. Publishers send theirs again; what groups had
         to write waits, and until then a crash would only make more events come again."""
         self._committing = False
+        self.log.trimming(None)
         if self.publishing.full_until is None:
             self._note("the disk is full: publishers are told BUSY until there is room")
         for busy in self.publishing.disk_full(self.now):
@@ -428,8 +431,12 @@ class Core:
         self._answer_stale(session, group, stale)
 
     def _pub(self, session: Session, command: commands.Pub, payload: bytes) -> None:
-        rate = grants.grant_of(self.mesh, session.identity).events_per_second_max
-        answer = self.publishing.take(session, command, payload, rate, self.now)
+        if command.producer != session.hello.producer:
+            raise WireError("PRODUCER", f"this session opened {session.hello.producer}", "producer")
+        grant = grants.grant_of(self.mesh, session.identity)
+        if not grant.publish:  # each event would be refused; but an outbox that was used is remembered for ever
+            raise WireError("ACL", f"{session.identity} may not publish", "producer")
+        answer = self.publishing.take(session, command, payload, grant.events_per_second_max, self.now)
         if answer is not None:
             self._send(session, answer)
 
@@ -510,6 +517,7 @@ class Core:
 
     def _put(self, session: Session, command: commands.Put) -> None:
         grants.check_put(self.mesh, session.identity, command.kind)
+        codec.decode_raw(command.value, "HEADER", "value")
         value = bytes(command.value)
 
         def publish() -> None:

@@ -16,7 +16,7 @@ import jsonschema_rs
 import msgspec
 from msgspec import Meta, Raw
 
-from .codec import NESTING_MAX, field_of, nests_too_deeply
+from .codec import NESTING_MAX, decode_raw, field_of, nests_too_deeply
 from .commands import Topic
 from .errors import EventRefusedError, WireError
 
@@ -43,14 +43,16 @@ Contract = dict[str, jsonschema_rs.Validator]
 """What a session announced: the compiled schema of each topic that it publishes."""
 
 
-class Trace(msgspec.Struct):
-    """What a dead letter wants to know of an event that is stored already."""
+class Head(msgspec.Struct):
+    """What stories and dead letters want to know of an event that is stored already."""
 
+    time: str | None = None
+    source: str | None = None
     traceparent: str | None = None
 
 
 _envelopes: Final = msgspec.json.Decoder(Envelope)
-_traces: Final = msgspec.json.Decoder(Trace)
+_heads: Final = msgspec.json.Decoder(Head)
 
 
 class Schemas:
@@ -74,7 +76,7 @@ class Schemas:
 
 def _compile(topic: str, schema: Raw) -> jsonschema_rs.Validator:
     field = f"contracts.publishes.{topic}"
-    decoded = msgspec.json.decode(schema)
+    decoded = decode_raw(schema, "CONTRACT", field)
     if not isinstance(decoded, dict):
         raise WireError("CONTRACT", "a schema is a JSON object", field)
     try:
@@ -83,8 +85,12 @@ def _compile(topic: str, schema: Raw) -> jsonschema_rs.Validator:
         raise WireError("CONTRACT", f"the schema does not compile: {_short(str(error))}", field) from None
 
 
-def check(event: Raw, contract: Contract, event_bytes_max: int) -> Envelope:
-    """The envelope of an event that may be stored. Raises EventRefusedError, final for this event."""
+def check(event: Raw, contract: Contract, event_bytes_max: int, publisher: str | None) -> Envelope:
+    """The envelope of an event that may be stored. Raises EventRefusedError, final for this event.
+
+    Its source is the publisher's own (None: an operator speaks for any). Inboxes know an event by source and id, so who
+    could name another's source could have that one's next event taken for a duplicate.
+    """
     size = len(memoryview(event))
     if size > event_bytes_max:
         raise EventRefusedError("TOO_LARGE", "", f"an event has at most {event_bytes_max} bytes, got {size}")
@@ -95,20 +101,39 @@ def check(event: Raw, contract: Contract, event_bytes_max: int) -> Envelope:
         raise EventRefusedError("SCHEMA", field or "", _short(str(error))) from None
     if nests_too_deeply(bytes(event)):
         raise EventRefusedError("SCHEMA", "", f"an event nests at most {NESTING_MAX} levels deep")
+    if publisher is not None and not _lies_under(envelope.source, publisher):
+        raise EventRefusedError("SCHEMA", "source", f"expected /{publisher} or below, got {envelope.source[:64]!r}")
     validator = contract.get(envelope.type)
     if validator is None:
         raise EventRefusedError("ACL", "type", f"{envelope.type} is not announced by this session")
-    _check_data(envelope.data, validator)
+    _check_data(_data_of(event, envelope), validator)
     return envelope
 
 
-def _check_data(data: Raw, validator: jsonschema_rs.Validator) -> None:
+def _lies_under(source: str, publisher: str) -> bool:
+    return source == f"/{publisher}" or source.startswith(f"/{publisher}/")
+
+
+def _data_of(event: Raw, envelope: Envelope) -> object:
+    """Decodes all of it, extension attributes too: what is stored, everybody must be able to read."""
     try:
-        decoded = msgspec.json.decode(data)
+        return msgspec.json.decode(event)["data"]
     except (msgspec.DecodeError, RecursionError) as error:
-        raise EventRefusedError("SCHEMA", "data", _short(str(error))) from None
-    if not validator.is_valid(decoded):
-        first = next(iter(validator.iter_errors(decoded)))
+        field = "data" if not _decodes(envelope.data) else ""
+        raise EventRefusedError("SCHEMA", field, _short(str(error))) from None
+
+
+def _decodes(value: Raw) -> bool:
+    try:
+        msgspec.json.decode(value)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
+
+def _check_data(data: object, validator: jsonschema_rs.Validator) -> None:
+    if not validator.is_valid(data):
+        first = next(iter(validator.iter_errors(data)))
         raise EventRefusedError("SCHEMA", _data_field(first), _short(first.message))
 
 
@@ -120,9 +145,9 @@ def _data_field(error: jsonschema_rs.ValidationError) -> str:
     return "data" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)[:TEXT_MAX]
 
 
-def traceparent_of(body: bytes) -> str | None:
-    """Of an event in the log, for its dead letter."""
-    return _traces.decode(body).traceparent
+def head_of(body: bytes) -> Head:
+    """Of an event in the log."""
+    return _heads.decode(body)
 
 
 def _short(text: str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from . import codec
 from .commands import Endpoints, Hello
 from .errors import WireError
 from .mesh import Grant, Group, Mesh
@@ -12,6 +13,7 @@ from .mesh import Grant, Group, Mesh
 if TYPE_CHECKING:
     from .taps import Tap
 
+OPENAPI_BYTES_MAX: Final = 131_072
 _NOTHING = Grant()
 
 
@@ -105,6 +107,13 @@ def _check_endpoints(identity: str, grant: Grant, endpoints: Endpoints) -> None:
     for index, prefix in enumerate(endpoints.prefixes):
         if prefix not in grant.announce:
             raise _denied(f"{identity} may not announce {prefix}", f"endpoints.prefixes[{index}]")
+    if not grant.announce:
+        raise _denied(f"{identity} may not announce endpoints", "endpoints")
+    # What stands in the registry goes to all who watch it as it came: it may not be more than they can take.
+    if (size := len(memoryview(endpoints.openapi))) > OPENAPI_BYTES_MAX:
+        text = f"an OpenAPI document has at most {OPENAPI_BYTES_MAX} bytes, got {size}"
+        raise WireError("CONTRACT", text, "endpoints.openapi")
+    codec.decode_raw(endpoints.openapi, "HEADER", "endpoints.openapi")
     for index, route in enumerate(endpoints.routes):
         field = f"endpoints.routes[{index}]"
         if not any(route.path == prefix or route.path.startswith(prefix + "/") for prefix in endpoints.prefixes):

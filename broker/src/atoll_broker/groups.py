@@ -615,6 +615,12 @@ class Group:
         replayed = min((entry.seq for entry in self._keys if entry.replay), default=None)
         return min((seq for seq in (parked, replayed) if seq is not None), default=None)
 
+    @property
+    def needs_from(self) -> int:
+        """The first event that retention must leave to it, as long as it is attached."""
+        unhandled, dead = self.floor + 1, self.oldest_dead
+        return unhandled if dead is None else min(unhandled, dead)
+
     def oldest_age_ms(self) -> int | None:
         """How long ago the oldest unfinished event was stored; of those that were read."""
         if not self._order:

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from .entries import Entry
-from .events import traceparent_of
+from .events import head_of
 from .journal import Journal
 from .storage import DeadLetter, LetterPut, LettersReplay, Place, StoredEvent
 
@@ -130,6 +130,6 @@ def _letter_of(group: str, entry: Entry, event: StoredEvent, cause: str, error: 
         fingerprint=hashlib.sha256(f"{group}\0{entry.topic}\0{cause}\0{error}".encode()).hexdigest()[:16],
         attempts=entry.attempt,
         version=entry.version,
-        traceparent=traceparent_of(event.body),
+        traceparent=head_of(event.body).traceparent,
         at_ms=at_ms,
     )

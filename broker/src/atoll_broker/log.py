@@ -15,6 +15,7 @@ READ_BYTES_MAX: Final = 1_048_576
 class Log:
     def __init__(self, storage: Storage, recovered: Recovered, cache_bytes_max: int) -> None:
         self.oldest = recovered.oldest
+        self._trimming_below = 0
         self.last = recovered.next_seq - 1
         self.bytes = recovered.log_bytes
         self.topics: Counter[str] = Counter(recovered.topics)
@@ -40,6 +41,15 @@ class Log:
             gone = self._tail.popleft()
             del self._by_seq[gone.seq]
             self._tail_bytes -= len(gone.body)
+
+    @property
+    def first_readable(self) -> int:
+        """A trim that is on its way may be on the disk before the loop hears of it: what it takes is read no more."""
+        return max(self.oldest, self._trimming_below)
+
+    def trimming(self, below: int | None) -> None:
+        """A commit with this trim is on its way; or came back, and has trimmed nothing."""
+        self._trimming_below = below or 0
 
     def trimmed(self, trimmed: Trimmed) -> None:
         self.oldest, self.bytes = trimmed.oldest, trimmed.log_bytes

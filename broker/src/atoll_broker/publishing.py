@@ -71,8 +71,6 @@ class Publishing:
 
     def take(self, session: Session, pub: Pub, payload: bytes, rate: float, now: float) -> Header | None:
         """The answer, if it can be given now; `rate` is the producer's, in events a second. Raises WireError."""
-        if pub.producer != session.hello.producer:
-            raise WireError("PRODUCER", f"this session opened {session.hello.producer}", "producer")
         batch = codec.decode_batch(payload, self._bus.batch_events_max, self._bus.batch_bytes_max)
         producer = self._producers[pub.producer]
         if pub.first > producer.next:
@@ -83,7 +81,7 @@ class Publishing:
         if len(fresh) < len(batch):
             self._repeated(producer, pub.first, pub.first + len(batch) - 1)
         if fresh:
-            self._take_all(session.contract, producer, fresh)
+            self._take_all(session, producer, fresh)
         return None
 
     def _repeated(self, producer: Producer, first: int, last: int) -> None:
@@ -122,11 +120,11 @@ class Publishing:
             return PubBusy(producer.name, RETRY_PENDING_MS)
         return None
 
-    def _take_all(self, contract: events.Contract, producer: Producer, fresh: Sequence[Raw]) -> None:
+    def _take_all(self, session: Session, producer: Producer, fresh: Sequence[Raw]) -> None:
         stored_ms = self._wall_ms()
         for event in fresh:
             try:
-                envelope = events.check(event, contract, self._bus.event_bytes_max)
+                envelope = events.check(event, session.contract, self._bus.event_bytes_max, session.identity)
             except EventRefusedError as refused:
                 self._refuse(producer, refused)
             else:
@@ -156,7 +154,7 @@ class Publishing:
         producer = self.open(f"{identity}/{OPERATOR}")
         if self._busy(producer, [event], 0, now) is not None:
             raise WireError("BUSY", "what waits for the disk, the log or the disk itself is full: try again later")
-        envelope = events.check(event, contract, self._bus.event_bytes_max)
+        envelope = events.check(event, contract, self._bus.event_bytes_max, None)
         self._store(producer, envelope, bytes(event), self._wall_ms())
         self._journal.producer(producer.name, producer.record())
         return self._next_seq - 1

@@ -50,18 +50,13 @@ class Retention:
         return below if below > log.oldest else None
 
     def _oldest_needed(self) -> int:
-        needed = [self._log.last + 1]
-        for group in self._groups.values():
-            if group.detached:
-                continue
-            needed.append(group.floor + 1)
-            if (dead := group.oldest_dead) is not None:
-                needed.append(dead)
-        return min(needed)
+        needed = [group.needs_from for group in self._groups.values() if not group.detached]
+        return min(needed, default=self._log.last + 1)
 
     def _first_younger(self, before_ms: int) -> int:
         """The first of the next TRIM_EVENTS_MAX events that was stored after that; by halves, for they lie in order."""
-        low, high = self._log.oldest, min(self._log.last + 1, self._log.oldest + TRIM_EVENTS_MAX)
+        low = self._log.first_readable
+        high = min(self._log.last + 1, low + TRIM_EVENTS_MAX)
         if low >= high or self._log.event(low).stored_ms >= before_ms:
             return low
         while low < high:

@@ -57,7 +57,7 @@ class Tap:
         taken: list[StoredEvent] = []
         size = 0
         while self._buffer and len(taken) < min(events_max, self.events) and self.bytes > 0:
-            if size + len(self._buffer[0].body) + 1 > bytes_max:
+            if taken and size + len(self._buffer[0].body) + 1 > bytes_max:
                 break
             event = self._buffer.popleft()
             self._buffer_bytes -= len(event.body)
@@ -78,9 +78,10 @@ class Tap:
         """A piece of history into the buffer, when the last one has gone out."""
         if self._buffer or not (self.events > 0 and self.bytes > 0):
             return
-        if self._position < self._log.oldest - 1:
-            self.gap = Gap(self._position + 1, self._log.oldest - 1, "retention took it away before it was read", at_ms)
-            self._position = self._log.oldest - 1
+        first = self._log.first_readable
+        if self._position < first - 1:
+            self.gap = Gap(self._position + 1, first - 1, "retention took it away before it was read", at_ms)
+            self._position = first - 1
         found = self._log.read(self._position)
         for event in found:
             if self.matches(event.topic):

@@ -25,9 +25,9 @@ class Watches:
         self._changed: set[str] = set()
 
     def changed(self, kind: str) -> None:
-        if kind not in self._changed:
-            self._changed.add(kind)
-            self._numbers[kind] += 1
+        """Two values never have one version, whoever saw the first of them."""
+        self._changed.add(kind)
+        self._numbers[kind] += 1
 
     def put(self, kind: str, value: bytes) -> tuple[int, int]:
         self._values[kind] = value
