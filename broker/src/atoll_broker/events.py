@@ -1,8 +1,8 @@
 """One event's way in: size, CloudEvents envelope, contract, JSON Schema of its data.
 
 `data` stays unparsed (`msgspec.Raw`) until the schema needs it, and what is stored are the bytes that came. A schema
-is compiled once per content, without remote references (the broker fetches nothing on a peer's word) and with
-patterns of linear time (a peer's pattern must not stall the others).
+is compiled once per content, without remote references (the broker fetches nothing on a peer's word), with patterns of
+linear time and a bound on its work (a peer's schema must not stall the others).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import jsonschema_rs
 import msgspec
 from msgspec import Meta, Raw
 
+from . import schema_work
 from .codec import NESTING_MAX, decode_raw, field_of, nests_too_deeply
 from .commands import Topic
 from .errors import EventRefusedError, WireError
@@ -79,6 +80,10 @@ def _compile(topic: str, schema: Raw) -> jsonschema_rs.Validator:
     decoded = decode_raw(schema, "CONTRACT", field)
     if not isinstance(decoded, dict):
         raise WireError("CONTRACT", "a schema is a JSON object", field)
+    try:
+        schema_work.check(decoded)
+    except schema_work.TooMuchWorkError as error:
+        raise WireError("CONTRACT", f"the schema may take too long: {error}", field) from None
     try:
         return jsonschema_rs.validator_for(decoded, offline=True, pattern_options=jsonschema_rs.RegexOptions())
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
