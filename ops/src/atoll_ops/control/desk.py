@@ -174,7 +174,7 @@ class Desk:
         if unwritten is None:
             return
         operation_id = uuid.uuid4().hex
-        result = "denied" if not unwritten else f"denied, as were {unwritten} more like it before"
+        result = audit.DENIED + (f", as were {unwritten} more like it before" if unwritten else "")
 
         def note(tx: atoll.Transaction) -> None:
             audit.begin(tx, who=asker.who, act=act[:_WORD_MAX], target=target[:_WORD_MAX], reason=reason,
