@@ -186,8 +186,12 @@ async def test_when_the_agent_goes_the_parts_are_unknown_and_the_last_view_stays
         await control.agent.stop()
         seen = await seen_until(control, "the agent to be missed", lambda seen: seen["agent"]["state"] == "unknown")
         assert {one["state"] for one in seen["parts"]} == {"unknown"}
-        assert "last heard of: running" in named(seen, "orders")["why"]
-        assert seen["figures"]["up"] == 0
+        assert {one["name"]: one["last_state"] for one in seen["parts"]} == {
+            "orders": "running", "auth": "running", "sales": "stopped",
+        }  # fmt: skip
+        assert named(seen, "orders")["why"] == "when last heard of: running"
+        assert "./atoll up" in seen["agent"]["why"], "said once, with the agent"
+        assert (seen["figures"]["up"], seen["figures"]["of"]) == (None, 3), "nobody knows, which is not none"
 
 
 async def test_an_agent_that_hangs_costs_a_looker_half_a_second_once(tmp_path: Path) -> None:
