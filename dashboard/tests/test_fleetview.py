@@ -28,7 +28,9 @@ def part(name: str = "payments", **fields: Any) -> Part:
 
 def view(of: Snapshot | None, age: float = 0.0, **more: Any) -> View:
     """A look at a snapshot of that age."""
-    return View(of, None if of is None else NOW - age, NOW, **more)
+    if of is None:
+        return View(None, None, NOW, float("inf"), **more)
+    return View(of, NOW - age, NOW, age, **more)
 
 
 # ---- the snapshot ------------------------------------------------------------------------------------------------

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from atoll_dashboard import fleetview
+from atoll_dashboard.fleetview import View
 from atoll_dashboard.gateway import Trouble
 from atoll_dashboard.poller import Poller
+
+PAYMENTS = {"name": "payments", "instance": 1, "kind": "service", "state": "running"}
 
 
 class Source:
@@ -39,6 +43,27 @@ def test_what_is_not_understood_takes_nothing_away_and_is_named() -> None:
     source.says = answer()
     poller.look()
     assert poller.seen().gone == ()
+
+
+def test_what_is_old_stays_old_when_the_clock_is_set_back() -> None:
+    source, wall, monotonic = Source(), [1_000_000.0], [50.0]
+    poller = Poller(source, wall=lambda: wall[0], monotonic=lambda: monotonic[0])
+    source.says = answer(parts=[PAYMENTS])
+
+    def view() -> View:
+        return fleetview.view_of(poller.seen(), wall[0], monotonic[0], {}, held=False)
+
+    assert view().age_seconds == float("inf")
+    poller.look()
+    (payments,) = view().by_name()
+    assert view().state(payments) == "running"
+    source.says = Trouble("control", "gone")
+    for passed, stale, state in ((4, False, "running"), (2, True, "running"), (14, True, "unknown")):
+        wall[0] -= 3600
+        monotonic[0] += passed
+        poller.look()
+        assert (view().stale, view().state(payments)) == (stale, state)
+    assert view().at == 1_000_000.0
 
 
 def test_the_last_that_the_broker_said_is_kept_through_everything() -> None:

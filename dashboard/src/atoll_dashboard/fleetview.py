@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from atoll_dashboard import states, wording
+from atoll_dashboard.poller import Gone, Seen
 from atoll_dashboard.snapshot import Fault, Figures, Part, Snapshot
 
 #: Only an admin may act on these two (the ops API refuses others): everything stands on them.
@@ -31,7 +32,8 @@ class View:
 
     snapshot: Snapshot | None
     at: float | None  # when it was received, by our clock
-    now: float
+    now: float  # by the same clock, for what has a time of its own
+    age_seconds: float  # of the snapshot, by a clock that nobody sets; infinite without one
     absences: tuple[Absence, ...] = ()
     ahead: Mapping[str, str] | None = None  # slot -> state that an operation reported after the snapshot
     held: bool = False
@@ -59,11 +61,6 @@ class View:
         return self.snapshot.faults if self.snapshot else []
 
     @property
-    def age_seconds(self) -> float:
-        """Of the snapshot; infinite without one."""
-        return float("inf") if self.at is None else max(0.0, self.now - self.at)
-
-    @property
     def stale(self) -> bool:
         """Whether what is shown may no longer be so: then it is dimmed."""
         return self.age_seconds > states.OLD_AFTER_SECONDS
@@ -76,6 +73,19 @@ class View:
     def by_name(self) -> list[Part]:
         """The parts in the page's order."""
         return list(self.snapshot.parts) if self.snapshot else []
+
+
+def view_of(seen: Seen, now: float, monotonic: float, ahead: Mapping[str, str], held: bool) -> View:
+    """A look at what the poller saw, at `now` by the clock that people see and at `monotonic` by the poller's."""
+    age_seconds = seen.age_seconds(monotonic)
+    gone = tuple(Absence(one.part, f"{one.part} is gone: {_plain(one)}", one.since) for one in seen.gone)
+    named = absences(seen.snapshot, age_seconds, gone)
+    return View(seen.snapshot, seen.at, now, age_seconds, named, ahead, held, seen.whole)
+
+
+def _plain(gone: Gone) -> str:
+    """Why, without saying once more that it is away."""
+    return gone.text.removeprefix(f"{gone.part} is away: ")
 
 
 def absences(snapshot: Snapshot | None, age_seconds: float, gone: tuple[Absence, ...]) -> tuple[Absence, ...]:

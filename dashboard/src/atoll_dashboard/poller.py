@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import structlog
@@ -31,9 +32,14 @@ class Seen:
     """The last snapshot, when it came, and what is gone now; `whole` is the last one that had the bus's numbers."""
 
     snapshot: Snapshot | None = None
-    at: float | None = None
+    at: float | None = None  # seconds since the epoch, for people to read
+    came: float | None = None  # the same moment by the monotonic clock: the other may be set back, and nothing grew old
     gone: tuple[Gone, ...] = ()
     whole: Snapshot | None = None
+
+    def age_seconds(self, monotonic: float) -> float:
+        """How old the snapshot is at that moment; infinite without one."""
+        return float("inf") if self.came is None else monotonic - self.came
 
 
 class Source(Protocol):
@@ -46,9 +52,16 @@ class Source(Protocol):
 class Poller:
     """A thread that looks, and what it saw last. Reading it never waits."""
 
-    def __init__(self, source: Source, every_seconds: float = EVERY_SECONDS) -> None:
+    def __init__(
+        self,
+        source: Source,
+        every_seconds: float = EVERY_SECONDS,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._source = source
         self._every = every_seconds
+        self._wall, self._monotonic = wall, monotonic
         self._seen = Seen()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="poller", daemon=True)
@@ -85,20 +98,19 @@ class Poller:
             self._miss(Trouble("control", f"an answer that cannot be read: {error!r}"))
         else:
             whole = found if found.bus.available else self._seen.whole
-            self._seen = Seen(found, time.time(), self._of_bus(found), whole)
+            self._seen = Seen(found, self._wall(), self._monotonic(), self._of_bus(found), whole)
 
     def _miss(self, trouble: Trouble) -> None:
         """Nothing new: what was known stays, and grows old."""
         self._note(trouble)
-        before = self._seen
-        self._seen = Seen(before.snapshot, before.at, (self._gone(trouble.part, trouble.text),), before.whole)
+        self._seen = replace(self._seen, gone=(self._gone(trouble.part, trouble.text),))
 
     def _of_bus(self, found: Snapshot) -> tuple[Gone, ...]:
         return () if found.bus.available else (self._gone("broker", found.bus.why or "it does not answer"),)
 
     def _gone(self, part: str, text: str) -> Gone:
         known = next((one for one in self._seen.gone if one.part == part), None)
-        return Gone(part, text, known.since if known else time.time())
+        return Gone(part, text, known.since if known else self._wall())
 
     def _note(self, trouble: Trouble) -> None:
         self.failures[trouble.part] = self.failures.get(trouble.part, 0) + 1
