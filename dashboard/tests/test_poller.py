@@ -66,6 +66,28 @@ def test_what_is_old_stays_old_when_the_clock_is_set_back() -> None:
     assert view().at == 1_000_000.0
 
 
+def test_an_agent_that_control_does_not_hear_is_gone_and_the_states_are_as_old_as_its_last_word() -> None:
+    source, monotonic = Source(), [50.0]
+    poller = Poller(source, wall=lambda: monotonic[0], monotonic=lambda: monotonic[0])
+    poller.look()
+    lost = "the agent is gone; ./atoll up starts one, which adopts what runs"
+    for source.says in (answer(agent={"state": "unknown", "why": lost}), Trouble("control", "gone")):
+        monotonic[0] += 10
+        poller.look()
+        if not isinstance(source.says, Trouble):
+            (gone,) = fleetview.view_of(poller.seen(), 0.0, monotonic[0], {}, held=False).absences
+            assert (gone.part, gone.since) == ("agent", 60.0)
+            assert gone.text == (
+                "agent is gone: nobody starts parts again or carries out acts; "
+                "./atoll up starts one, which adopts what runs"
+            )
+    seen = poller.seen()
+    assert (seen.age_seconds(monotonic[0]), seen.states_age_seconds(monotonic[0])) == (10.0, 20.0)
+    source.says = answer()
+    poller.look()
+    assert (poller.seen().gone, poller.seen().states_age_seconds(monotonic[0])) == ((), 0.0)
+
+
 def test_the_last_that_the_broker_said_is_kept_through_everything() -> None:
     source = Source()
     poller = Poller(source)

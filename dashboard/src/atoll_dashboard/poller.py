@@ -10,11 +10,13 @@ from typing import Any, Protocol
 
 import structlog
 
-from atoll_dashboard import snapshot
-from atoll_dashboard.gateway import Trouble
+from atoll_dashboard import snapshot, wording
+from atoll_dashboard.gateway import AGENT, Trouble
 from atoll_dashboard.snapshot import Snapshot, SnapshotError
 
 EVERY_SECONDS = 1.0
+#: What that means: everything runs on as it is, so its absence is not to be seen in anything else.
+_WITHOUT_AGENT = "nobody starts parts again or carries out acts"
 _log = structlog.get_logger("atoll.dashboard")
 
 
@@ -34,12 +36,21 @@ class Seen:
     snapshot: Snapshot | None = None
     at: float | None = None  # seconds since the epoch, for people to read
     came: float | None = None  # the same moment by the monotonic clock: the other may be set back, and nothing grew old
+    heard: float | None = None  # when the last one came that the agent stood behind, by the monotonic clock too
     gone: tuple[Gone, ...] = ()
     whole: Snapshot | None = None
 
     def age_seconds(self, monotonic: float) -> float:
         """How old the snapshot is at that moment; infinite without one."""
-        return float("inf") if self.came is None else monotonic - self.came
+        return _since(self.came, monotonic)
+
+    def states_age_seconds(self, monotonic: float) -> float:
+        """How old the parts' states are: older than the snapshot while the agent is gone."""
+        return _since(self.heard, monotonic)
+
+
+def _since(moment: float | None, monotonic: float) -> float:
+    return float("inf") if moment is None else monotonic - moment
 
 
 class Source(Protocol):
@@ -97,16 +108,25 @@ class Poller:
         except Exception as error:  # whatever an answer was: a poller that dies leaves every viewer with the past
             self._miss(Trouble("control", f"an answer that cannot be read: {error!r}"))
         else:
+            now = self._monotonic()
+            heard = now if found.agent.heard else self._seen.heard
             whole = found if found.bus.available else self._seen.whole
-            self._seen = Seen(found, self._wall(), self._monotonic(), self._of_bus(found), whole)
+            self._seen = Seen(found, self._wall(), now, heard, self._missed(found), whole)
 
     def _miss(self, trouble: Trouble) -> None:
         """Nothing new: what was known stays, and grows old."""
         self._note(trouble)
         self._seen = replace(self._seen, gone=(self._gone(trouble.part, trouble.text),))
 
-    def _of_bus(self, found: Snapshot) -> tuple[Gone, ...]:
-        return () if found.bus.available else (self._gone("broker", found.bus.why or "it does not answer"),)
+    def _missed(self, found: Snapshot) -> tuple[Gone, ...]:
+        """Whom control itself does not hear."""
+        missed = []
+        if not found.agent.heard:
+            why = wording.reason(AGENT, found.agent.why) or "it does not answer"
+            missed.append(self._gone(AGENT, f"{_WITHOUT_AGENT}; {why}"))
+        if not found.bus.available:
+            missed.append(self._gone("broker", found.bus.why or "it does not answer"))
+        return tuple(missed)
 
     def _gone(self, part: str, text: str) -> Gone:
         known = next((one for one in self._seen.gone if one.part == part), None)

@@ -49,14 +49,14 @@ def _instance(session: Session, view: View, snapshot: Snapshot, part: Part) -> N
         why = f' <span class="at-muted">{markup.text(part.why)}</span>' if part.why else ""
         st.html(
             markup.wrapped(
-                f"{markup.badge(part.name, view.state(part))} {markup.text(part.slot)}{why}", dimmed=view.stale
+                f"{markup.badge(part.name, view.state(part))} {markup.text(part.slot)}{why}", dimmed=view.parts_stale
             )
         )
         acts.buttons(session, part, snapshot)
         acts.menu(session, part, snapshot)
     if part.last_act is not None:
-        st.html(markup.wrapped(f'<div class="at-muted">{markup.text(_acted(part))}</div>', dimmed=view.stale))
-    st.html(markup.wrapped(_facts(part) + _topics(part, snapshot) + _exits(part), dimmed=view.stale))
+        st.html(markup.wrapped(f'<div class="at-muted">{markup.text(_acted(part))}</div>', dimmed=view.parts_stale))
+    st.html(markup.wrapped(_facts(part) + _topics(part, snapshot) + _exits(part), dimmed=view.parts_stale))
 
 
 def _acted(part: Part) -> str:
