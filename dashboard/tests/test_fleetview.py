@@ -8,6 +8,7 @@ import pytest
 
 from atoll_dashboard import fleetview, progress, snapshot, states
 from atoll_dashboard.fleetview import Absence, View
+from atoll_dashboard.pages import overview
 from atoll_dashboard.snapshot import Part, Snapshot, SnapshotError
 
 NOW = 1_000_000.0
@@ -174,6 +175,13 @@ def test_a_control_of_before_that_counts_none_up_without_an_agent_is_not_believe
     assert (fleetview.fleet_word(seen)[0], fleetview.total_up(seen)) == ("unknown", "–")
 
 
+def test_dead_letters_name_the_command_that_shows_them() -> None:
+    def said(dead: int | None) -> str:
+        return overview._figures(view(fleet({"name": "a"}, bus={"available": True}, figures={"dead_letters": dead})))
+
+    assert [">see ./atoll dlq list<" in said(dead) for dead in (3, 0, None)] == [True, False, False]
+
+
 # ---- acts --------------------------------------------------------------------------------------------------------
 
 
@@ -250,6 +258,11 @@ def test_an_operation_is_told_in_states() -> None:
         progress.line(operation(*steps, done=True, ok=True))
         == "payments: requested → stopped (killed, 0.1 s) → started (2.1 s)"
     )
+
+
+def test_the_end_of_an_act_is_told_without_its_pid() -> None:
+    told = {"started: pid 8": "started", "stopped": "stopped", "failed: no such file: x": "failed: no such file: x"}
+    assert {result: progress.ended(result) for result in told} == told
 
 
 def test_an_operation_that_failed_stays_to_be_read() -> None:

@@ -43,7 +43,7 @@ def _figures(view: View) -> str:
     told = view.bus_figures
     lag, dead = told.worst_lag, told.dead_letters
     up = "down" if view.up is not None and view.up[0] < view.up[1] and not view.stale else ""
-    letters = "" if dead is None else "good" if dead == 0 else "see ./atoll dlq"
+    letters = "" if dead is None else "good" if dead == 0 else "see ./atoll dlq list"
     group = f"in group {lag.group}" if lag is not None and lag.lag else "no group is behind" if lag is not None else ""
     return markup.figures(
         [

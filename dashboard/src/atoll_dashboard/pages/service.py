@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from atoll_dashboard import acts, markup, wording
+from atoll_dashboard import acts, markup, progress, wording
 from atoll_dashboard.fleetview import View
 from atoll_dashboard.jaeger import Search
 from atoll_dashboard.pages import instance, traces
@@ -72,7 +72,7 @@ def _acted(part: Part) -> str:
         "resume": "resumed",
     }
     reason = f": {act.reason}" if act.reason else ""
-    result = f" ({act.result})" if act.result else ""
+    result = f" ({progress.ended(act.result)})" if act.result else ""
     return f"{part.name} {past.get(act.act, act.act)} {wording.clock(act.at, zone())} by {act.who}{reason}{result}"
 
 
