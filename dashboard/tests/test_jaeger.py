@@ -73,6 +73,23 @@ def test_whoever_else_answers_at_its_address_is_trouble_and_no_crash(answer: Ans
         assert trouble.value.part == "jaeger"
 
 
+def test_a_base_path_leads_all_that_is_asked_and_linked() -> None:
+    asked: list[str] = []
+
+    def answer(path: str) -> tuple[int, str, bytes]:
+        asked.append(path.split("?")[0])
+        return of_json({"data": []})(path) if "/api/" in path else of_html(b"<title>Jaeger UI</title>")(path)
+
+    with server(answer) as url:
+        jaeger = Jaeger(f"{url}/base", "https://ops.example/jaeger")
+        assert jaeger.search(Search("gateway")) == []
+        assert jaeger.trace("a1") is None
+        assert jaeger.has_ui()
+        assert asked == ["/base/api/traces", "/base/api/traces/a1", "/base/"]
+        assert jaeger.page_of("a1") == "https://ops.example/jaeger/trace/a1"
+        assert Jaeger(f"{url}/base").page_of("a1") == f"{url}/base/trace/a1"
+
+
 def test_the_built_one_has_no_pages() -> None:
     for page, has in ((b"<p>This is not the Jaeger UI</p>", False), (b"<title>Jaeger UI</title>", True)):
         with server(of_html(page)) as url:

@@ -130,6 +130,10 @@ class Jaeger:
         self._asked: dict[tuple[object, ...], Future[Any]] = {}
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="jaeger")
 
+    def page_of(self, trace_id: str) -> str:
+        """Where a browser finds a trace."""
+        return f"{self.link}/trace/{quote(trace_id, safe='')}"
+
     def has_ui(self) -> bool:
         """Whether there are pages to link to; asked again now and then."""
         asked, known = self._ui

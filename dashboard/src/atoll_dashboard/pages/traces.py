@@ -223,7 +223,7 @@ def _show(trace: Trace, *, dimmed: bool) -> None:
         ("Errors", str(errors)),
     ]
     if world().jaeger.has_ui():
-        there = f"{markup.text(world().jaeger.link)}/trace/{markup.text(trace.id)}"
+        there = markup.text(world().jaeger.page_of(trace.id))
         facts.append(("", f'<a class="at-link" href="{there}" target="_blank" rel="noopener">Open in Jaeger</a>'))
     st.html(markup.wrapped(markup.pairs(facts), dimmed=dimmed))
     legend = '<p class="at-muted">Bars: blue calls, amber publishes, green consumes, red errors. A row opens.</p>'
