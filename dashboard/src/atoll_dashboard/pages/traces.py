@@ -10,7 +10,7 @@ import streamlit as st
 from atoll_dashboard import markup, waterfall, wording
 from atoll_dashboard.fleetview import View
 from atoll_dashboard.gateway import Trouble
-from atoll_dashboard.jaeger import Search, Trace, TraceHead
+from atoll_dashboard.jaeger import Search, TooMuch, Trace, TraceHead
 from atoll_dashboard.sessions import Session
 from atoll_dashboard.shell import zone
 from atoll_dashboard.world import world
@@ -139,7 +139,9 @@ def _show_newest(search: Search, found: list[TraceHead]) -> None:
 
 
 def _without_jaeger(trouble: Trouble, view: View) -> str:
-    """Why there are no traces now: it is brought just now, or there is none, or it was there and is gone."""
+    """Why there are no traces now: too many, or Jaeger is brought just now, or there is none, or it is gone."""
+    if isinstance(trouble, TooMuch):
+        return markup.note(f"{markup.text(trouble.text)}.", "degraded")
     part = view.snapshot.part("jaeger") if view.snapshot is not None and not view.stale else None
     if part is not None and part.state == "starting" and part.why:
         return markup.note(f"jaeger is on its way: {markup.text(part.why)}. Traces are here as soon as it runs.")
