@@ -185,13 +185,13 @@ def _one(wanted: str, view: View) -> None:
         st.html(markup.wrapped(_without_jaeger(trouble, view)))
         kept: Trace | None = st.session_state.get(_TRACE)
         if kept is not None and kept.id == wanted:
-            _show(kept, dimmed=True)
+            _show(kept, view, dimmed=True)
         return
     if trace is None:
         _unknown(wanted)
         return
     st.session_state[_TRACE] = trace  # the last one alone
-    _show(trace, dimmed=view.stale)
+    _show(trace, view, dimmed=view.stale)
 
 
 def _unknown(wanted: str) -> None:
@@ -211,7 +211,7 @@ def _unknown(wanted: str) -> None:
     )
 
 
-def _show(trace: Trace, *, dimmed: bool) -> None:
+def _show(trace: Trace, view: View, *, dimmed: bool) -> None:
     spans = trace.spans
     begin = min(span.started_at for span in spans)
     end = max(span.started_at + span.duration_ms / 1000 for span in spans)
@@ -229,4 +229,5 @@ def _show(trace: Trace, *, dimmed: bool) -> None:
         facts.append(("", f'<a class="at-link" href="{there}" target="_blank" rel="noopener">Open in Jaeger</a>'))
     st.html(markup.wrapped(markup.pairs(facts), dimmed=dimmed))
     legend = '<p class="at-muted">Bars: blue calls, amber publishes, green consumes, red errors. A row opens.</p>'
-    st.html(markup.wrapped(waterfall.render(trace) + legend, dimmed=dimmed))
+    drawn = waterfall.render(trace, {part.name for part in view.by_name()})
+    st.html(markup.wrapped(drawn + legend, dimmed=dimmed))
