@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from types import SimpleNamespace
 from typing import Any
 
-from atoll_dashboard import fleetview
+from atoll_dashboard import fleetview, health
 from atoll_dashboard.fleetview import View
 from atoll_dashboard.gateway import Trouble
-from atoll_dashboard.poller import Poller
+from atoll_dashboard.poller import Poller, Seen
 
 PAYMENTS = {"name": "payments", "instance": 1, "kind": "service", "state": "running"}
 
@@ -64,6 +66,16 @@ def test_what_is_old_stays_old_when_the_clock_is_set_back() -> None:
         poller.look()
         assert (view().stale, view().state(payments)) == (stale, state)
     assert view().at == 1_000_000.0
+
+
+def test_so_it_is_in_the_metrics() -> None:
+    seen = Seen(at=time.time() + 3600, came=time.monotonic() - 20)
+    here: Any = SimpleNamespace(
+        poller=SimpleNamespace(seen=lambda: seen, failures={}), options=SimpleNamespace(version="1"), sessions=[],
+        gateway=SimpleNamespace(acts={}),
+    )  # fmt: skip
+    ages = [one for family in health._Numbers(here).collect() for one in family.samples if "age" in one.name]
+    assert [20 <= one.value < 30 for one in ages] == [True]
 
 
 def test_an_agent_that_control_does_not_hear_is_gone_and_the_states_are_as_old_as_its_last_word() -> None:
