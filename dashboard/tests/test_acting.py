@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from serving import Dashboard, until
-from standin import snapshot
+from standin import AWAY, snapshot
 
 STOPPED = {"state": "stopped", "pid": None, "wanted": "stopped"}
 
@@ -50,6 +50,22 @@ def test_whose_account_was_removed_acts_no_more(dashboard: Dashboard) -> None:
         assert "Nothing was done to payments. Your access was withdrawn" in page.text
     tried = [one.who for one in state.asked[before:] if one.path.endswith("/start")]
     assert tried == [None]  # asked with a token that is nobody's any more, and not again
+
+
+def test_with_the_agent_gone_it_says_that_nothing_was_done(dashboard: Dashboard) -> None:
+    """Control looks for the agent before it does anything, so this is no "nobody knows"."""
+    state = dashboard.gateway.state
+    state.snapshot = snapshot("payments", **STOPPED)
+    gone = {"code": "agent_gone", "detail": "the agent is gone; ./atoll up starts one, which adopts what runs"}
+    with dashboard.page(dashboard.login("operator")) as page:
+        until("Start", lambda: page.open("service", "name=payments") and "Start" in page.widgets)
+        state.ops, page.text = (503, gone), ""
+        page.press(page.widgets["Start"])
+        said = "Nothing was done to payments: agent is gone: ./atoll up starts one, which adopts what runs."
+        assert said in page.text
+        state.ops, page.text = AWAY, ""  # the control: of one that was on its way nobody knows
+        page.press(page.widgets["Start"])
+        assert "Nobody knows what became of start payments: control is gone" in page.text
 
 
 def test_who_takes_over_a_page_finds_nothing_of_the_one_before(dashboard: Dashboard) -> None:

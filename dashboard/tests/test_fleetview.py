@@ -8,6 +8,7 @@ import pytest
 
 from atoll_dashboard import fleetview, progress, snapshot, states
 from atoll_dashboard.fleetview import Absence, View
+from atoll_dashboard.pages import overview
 from atoll_dashboard.snapshot import Part, Snapshot, SnapshotError
 
 NOW = 1_000_000.0
@@ -28,7 +29,9 @@ def part(name: str = "payments", **fields: Any) -> Part:
 
 def view(of: Snapshot | None, age: float = 0.0, **more: Any) -> View:
     """A look at a snapshot of that age."""
-    return View(of, None if of is None else NOW - age, NOW, **more)
+    if of is None:
+        return View(None, None, NOW, float("inf"), float("inf"), **more)
+    return View(of, NOW - age, NOW, age, age, **more)
 
 
 # ---- the snapshot ------------------------------------------------------------------------------------------------
@@ -150,6 +153,35 @@ def test_what_the_broker_said_last_is_kept_while_it_is_gone() -> None:
     assert (again.without_bus, again.lag(before.parts[0])) == (False, 7)
 
 
+def test_with_the_agent_gone_the_last_states_stand_for_a_while_and_nobody_says_how_many_are_up() -> None:
+    told = {"state": "unknown", "why": "when last heard of: running", "last_state": "running"}
+    of = fleet(
+        {"name": "payments", **told}, {"name": "sales", **told, "last_state": "down"},
+        agent={"state": "unknown", "why": "the agent is gone"}, figures={"up": None, "of": 2},
+    )  # fmt: skip
+    for since, payments, sales in ((3, "running", "down"), (16, "unknown", "unknown")):
+        seen = View(of, NOW, NOW, 0.5, since)
+        assert [seen.state(one) for one in seen.by_name()] == [payments, sales]
+        assert (seen.parts_stale, seen.stale) == (True, False), "what others tell is fresh"
+        assert fleetview.fleet_word(seen) == ("unknown", "the fleet's state is unknown")
+        assert fleetview.total_up(seen) == "–"
+        assert fleetview.quiet(seen) == ""
+    gone = (Absence("agent", "agent is gone"),)
+    assert fleetview.absences(of, 0.5, gone) == gone, "one absence, not one a part"
+
+
+def test_a_control_of_before_that_counts_none_up_without_an_agent_is_not_believed() -> None:
+    seen = view(fleet({"name": "a", "state": "unknown"}, agent={"state": "unknown"}, figures={"up": 0, "of": 1}))
+    assert (fleetview.fleet_word(seen)[0], fleetview.total_up(seen)) == ("unknown", "–")
+
+
+def test_dead_letters_name_the_command_that_shows_them() -> None:
+    def said(dead: int | None) -> str:
+        return overview._figures(view(fleet({"name": "a"}, bus={"available": True}, figures={"dead_letters": dead})))
+
+    assert [">see ./atoll dlq list<" in said(dead) for dead in (3, 0, None)] == [True, False, False]
+
+
 # ---- acts --------------------------------------------------------------------------------------------------------
 
 
@@ -226,6 +258,11 @@ def test_an_operation_is_told_in_states() -> None:
         progress.line(operation(*steps, done=True, ok=True))
         == "payments: requested → stopped (killed, 0.1 s) → started (2.1 s)"
     )
+
+
+def test_the_end_of_an_act_is_told_without_its_pid() -> None:
+    told = {"started: pid 8": "started", "stopped": "stopped", "failed: no such file: x": "failed: no such file: x"}
+    assert {result: progress.ended(result) for result in told} == told
 
 
 def test_an_operation_that_failed_stays_to_be_read() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from serving import Dashboard, until
-from standin import AWAY, State
+from standin import AWAY, State, snapshot
 from test_markup import Elements
 
 from atoll_dashboard import instances
@@ -84,6 +84,14 @@ def test_the_service_page_shows_the_last_lines_and_the_masked_configuration(dash
     wanted = tuple(f"/ops/instances/payments/1/{what}" for what in ("log", "configuration"))
     looked = {one.who for one in state.asked[before:] if one.path.startswith(wanted)}
     assert looked == {"viewer"}
+
+
+def test_who_acted_last_is_told_without_a_pid(dashboard: Dashboard) -> None:
+    act = {"who": "amy", "act": "kill", "at": 0.0, "reason": "drill", "result": "started: pid 8"}
+    dashboard.gateway.state.snapshot = snapshot("payments", last_act=act)
+    with dashboard.page(dashboard.login("viewer")) as page:
+        until("who acted last", lambda: "by amy: drill (started)" in page.open(*PAGE))
+        assert "pid 8" not in page.text
 
 
 def test_an_empty_log_says_so(dashboard: Dashboard) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
@@ -12,14 +13,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from atoll_dashboard import jaeger
+from atoll_dashboard.fleetview import View
 from atoll_dashboard.gateway import Trouble
-from atoll_dashboard.jaeger import Jaeger, Search
+from atoll_dashboard.jaeger import Jaeger, Search, TooMuch
+from atoll_dashboard.pages import traces
 
-Answer = Callable[[str], tuple[int, str, bytes]]
+Answer = Callable[[str], tuple[int, str, bytes | Iterator[bytes]]]
 
 
 @contextmanager
-def server(answer: Answer, hold: threading.Event | None = None) -> Iterator[str]:
+def server(answer: Answer, hold: threading.Event | None = None, location: str = "") -> Iterator[str]:
+    """Whoever is at Jaeger's address; a body in pieces has no length, and goes on until nobody reads it."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if hold is not None:
@@ -28,9 +34,13 @@ def server(answer: Answer, hold: threading.Event | None = None) -> Iterator[str]
             with suppress(OSError):
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
+                if location:
+                    self.send_header("Location", location)
+                if isinstance(body, bytes):
+                    self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                for piece in [body] if isinstance(body, bytes) else body:
+                    self.wfile.write(piece)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             pass
@@ -73,6 +83,23 @@ def test_whoever_else_answers_at_its_address_is_trouble_and_no_crash(answer: Ans
         assert trouble.value.part == "jaeger"
 
 
+def test_a_base_path_leads_all_that_is_asked_and_linked() -> None:
+    asked: list[str] = []
+
+    def answer(path: str) -> tuple[int, str, bytes | Iterator[bytes]]:
+        asked.append(path.split("?")[0])
+        return of_json({"data": []})(path) if "/api/" in path else of_html(b"<title>Jaeger UI</title>")(path)
+
+    with server(answer) as url:
+        client = Jaeger(f"{url}/base", "https://ops.example/jaeger")
+        assert client.search(Search("gateway")) == []
+        assert client.trace("a1") is None
+        assert client.has_ui()
+        assert asked == ["/base/api/traces", "/base/api/traces/a1", "/base/"]
+        assert client.page_of("a1") == "https://ops.example/jaeger/trace/a1"
+        assert Jaeger(f"{url}/base").page_of("a1") == f"{url}/base/trace/a1"
+
+
 def test_the_built_one_has_no_pages() -> None:
     for page, has in ((b"<p>This is not the Jaeger UI</p>", False), (b"<title>Jaeger UI</title>", True)):
         with server(of_html(page)) as url:
@@ -80,15 +107,59 @@ def test_the_built_one_has_no_pages() -> None:
     assert not Jaeger("http://127.0.0.1:9").has_ui()
 
 
+def test_nobody_is_asked_but_who_was_named() -> None:
+    asked: list[str] = []
+
+    def elsewhere(path: str) -> tuple[int, str, bytes | Iterator[bytes]]:
+        asked.append(path)
+        return (of_json({"data": []}) if "/api/" in path else of_html(b"<title>Jaeger UI</title>"))(path)
+
+    with server(elsewhere) as other:
+        for kind in ("application/json", "text/html"):
+            with server(lambda _, kind=kind: (302, kind, b"{}"), location=f"{other}/api/traces") as url:  # type: ignore[misc]
+                with pytest.raises(Trouble):
+                    Jaeger(url).search(Search("gateway"))
+                assert not Jaeger(url).has_ui()
+    assert asked == []
+
+
+def test_more_than_is_read_is_said_and_the_rest_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaeger, "_ANSWER_BYTES_MAX", 1024 * 1024)
+    sent = [0]
+
+    def endless() -> Iterator[bytes]:
+        while True:
+            sent[0] += 64 * 1024
+            yield b" " * 64 * 1024
+
+    with server(lambda _: (200, "application/json", endless())) as url:
+        client = Jaeger(url)
+        for _ in range(2):  # the second from what is kept
+            with pytest.raises(TooMuch, match="more than 1 MiB"):
+                client.search(Search("gateway"))
+        said = traces._without_jaeger(TooMuch(), View(None, None, 0.0, float("inf"), float("inf")))
+        assert "more than 1 MiB" in said
+        assert "gone" not in said
+    assert sent[0] < 16 * 1024 * 1024, "what the machine holds on the way, and no more"
+    whole = b'{"data": []}'.ljust(1024 * 1024)
+    with server(lambda _: (200, "application/json", whole)) as url:
+        assert Jaeger(url).search(Search("gateway")) == []
+
+
+def test_a_page_without_end_is_not_read_to_its_end() -> None:
+    with server(lambda _: (200, "text/html", itertools.repeat(b"<p>Jaeger UI</p>" * 4096))) as url:
+        assert Jaeger(url).has_ui()
+
+
 def test_a_jaeger_that_hangs_does_not_make_viewers_wait_for_one_another() -> None:
     hold = threading.Event()
     with server(of_json({"data": []}), hold) as url:
-        jaeger = Jaeger(url)
+        client = Jaeger(url)
 
         def look() -> float:
             began = time.monotonic()
             with suppress(Trouble):
-                jaeger.search(Search("gateway"))
+                client.search(Search("gateway"))
             return time.monotonic() - began
 
         with ThreadPoolExecutor(4) as pool:

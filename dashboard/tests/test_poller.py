@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from types import SimpleNamespace
 from typing import Any
 
+from atoll_dashboard import fleetview, health
+from atoll_dashboard.fleetview import View
 from atoll_dashboard.gateway import Trouble
-from atoll_dashboard.poller import Poller
+from atoll_dashboard.poller import Poller, Seen
+
+PAYMENTS = {"name": "payments", "instance": 1, "kind": "service", "state": "running"}
 
 
 class Source:
@@ -39,6 +45,59 @@ def test_what_is_not_understood_takes_nothing_away_and_is_named() -> None:
     source.says = answer()
     poller.look()
     assert poller.seen().gone == ()
+
+
+def test_what_is_old_stays_old_when_the_clock_is_set_back() -> None:
+    source, wall, monotonic = Source(), [1_000_000.0], [50.0]
+    poller = Poller(source, wall=lambda: wall[0], monotonic=lambda: monotonic[0])
+    source.says = answer(parts=[PAYMENTS])
+
+    def view() -> View:
+        return fleetview.view_of(poller.seen(), wall[0], monotonic[0], {}, held=False)
+
+    assert view().age_seconds == float("inf")
+    poller.look()
+    (payments,) = view().by_name()
+    assert view().state(payments) == "running"
+    source.says = Trouble("control", "gone")
+    for passed, stale, state in ((4, False, "running"), (2, True, "running"), (14, True, "unknown")):
+        wall[0] -= 3600
+        monotonic[0] += passed
+        poller.look()
+        assert (view().stale, view().state(payments)) == (stale, state)
+    assert view().at == 1_000_000.0
+
+
+def test_so_it_is_in_the_metrics() -> None:
+    seen = Seen(at=time.time() + 3600, came=time.monotonic() - 20)
+    here: Any = SimpleNamespace(
+        poller=SimpleNamespace(seen=lambda: seen, failures={}), options=SimpleNamespace(version="1"), sessions=[],
+        gateway=SimpleNamespace(acts={}),
+    )  # fmt: skip
+    ages = [one for family in health._Numbers(here).collect() for one in family.samples if "age" in one.name]
+    assert [20 <= one.value < 30 for one in ages] == [True]
+
+
+def test_an_agent_that_control_does_not_hear_is_gone_and_the_states_are_as_old_as_its_last_word() -> None:
+    source, monotonic = Source(), [50.0]
+    poller = Poller(source, wall=lambda: monotonic[0], monotonic=lambda: monotonic[0])
+    poller.look()
+    lost = "the agent is gone; ./atoll up starts one, which adopts what runs"
+    for source.says in (answer(agent={"state": "unknown", "why": lost}), Trouble("control", "gone")):
+        monotonic[0] += 10
+        poller.look()
+        if not isinstance(source.says, Trouble):
+            (gone,) = fleetview.view_of(poller.seen(), 0.0, monotonic[0], {}, held=False).absences
+            assert (gone.part, gone.since) == ("agent", 60.0)
+            assert gone.text == (
+                "agent is gone: nobody starts parts again or carries out acts; "
+                "./atoll up starts one, which adopts what runs"
+            )
+    seen = poller.seen()
+    assert (seen.age_seconds(monotonic[0]), seen.states_age_seconds(monotonic[0])) == (10.0, 20.0)
+    source.says = answer()
+    poller.look()
+    assert (poller.seen().gone, poller.seen().states_age_seconds(monotonic[0])) == ((), 0.0)
 
 
 def test_the_last_that_the_broker_said_is_kept_through_everything() -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from serving import Dashboard, environment, free_port, running, start, until
 
+from atoll_dashboard.config import read
+
 
 def ended(told: dict[str, str], home: Path) -> tuple[int, str]:
     """The exit code of a process that must not start, and what it said."""
@@ -39,7 +41,11 @@ def ended(told: dict[str, str], home: Path) -> tuple[int, str]:
         ("ATOLL_DATA", ""),
         ("ATOLL_DATA", "/proc/none"),
         ("ATOLL_LOG_LEVEL", "loud"),
+        ("ATOLL_JAEGER", "http://h/base?x=1"),
+        ("ATOLL_JAEGER", "http://amy:secret@h/base"),
+        ("ATOLL_JAEGER", "http://h/ba se"),
         ("ATOLL_JAEGER_PAGES", "x"),
+        ("ATOLL_JAEGER_PAGES", "https://h/base#traces"),
         ("DASHBOARD_SESSION_SECONDS", "0"),
         ("DASHBOARD_SESSION_SECONDS", "nan"),
         ("DASHBOARD_IDLE_SECONDS", "inf"),
@@ -56,6 +62,22 @@ def test_what_is_not_configured_is_named_by_its_variable(tmp_path: Path, name: s
     assert code == 64, said
     assert name in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ("https://jaeger.example:443/base/", "https://jaeger.example/base"),
+        ("http://127.0.0.1:16686/a/b", "http://127.0.0.1:16686/a/b"),
+        ("http://127.0.0.1:16686/", "http://127.0.0.1:16686"),
+    ],
+)
+def test_a_jaeger_may_have_a_base_path(tmp_path: Path, told: str, kept: str) -> None:
+    part = environment(1, tmp_path, "http://127.0.0.1:9", ATOLL_JAEGER=told)
+    options = read(part)
+    assert (options.jaeger, options.jaeger_link) == (kept, kept)
+    elsewhere = read(part | {"ATOLL_JAEGER_PAGES": "https://ops.example/jaeger/"})
+    assert (elsewhere.jaeger, elsewhere.jaeger_link) == (kept, "https://ops.example/jaeger")
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"client_id": "x"}', '{"client_id": "x", "client_secret": 5}'])
@@ -135,7 +157,6 @@ def test_every_option_of_streamlit_exists_and_nothing_tells_another(dashboard: D
     from streamlit import config
 
     from atoll_dashboard import app
-    from atoll_dashboard.config import read
 
     home = dashboard.log.parent
     told = app.settings(read(environment(dashboard.port, home, dashboard.gateway.url)))

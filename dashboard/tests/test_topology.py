@@ -25,7 +25,7 @@ def view(count: int = 0, *, state: str = "running", rate: float = 1.0, reverse: 
             "bus": {"available": True, "topics": topics},
         }
     )
-    return View(read, NOW, NOW)
+    return View(read, NOW, NOW, 0.0, 0.0)
 
 
 def _part(name: str, state: str, publishes: list[str], consumes: list[str]) -> dict[str, object]:
@@ -60,7 +60,7 @@ def test_a_large_graph_is_one_hop_around_a_part() -> None:
 def test_a_name_cannot_break_out_of_the_graph() -> None:
     parts = [_part('a"]; evil [label="x', "running", ['t"; b.v1'], [])]
     read = snapshot.read({"system": "a", "as_of": NOW, "parts": parts})
-    drawn = topology.dot(View(read, NOW, NOW), "light")
+    drawn = topology.dot(View(read, NOW, NOW, 0.0, 0.0), "light")
     assert "evil" not in re.sub(r'"(?:[^"\\]|\\.)*"', "", drawn)
 
 

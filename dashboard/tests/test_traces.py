@@ -21,7 +21,7 @@ def view(age: float = 0.0, **jaeger: Any) -> View:
     """A look at a fleet in which Jaeger is so."""
     found = snapshot.read(standin.snapshot("jaeger", **jaeger))
     now = time.time()
-    return View(found, now - age, now)
+    return View(found, now - age, now, age, age)
 
 
 def said(of: View) -> str:
@@ -62,7 +62,7 @@ def test_a_jaeger_that_is_brought_just_now_is_not_called_gone() -> None:
 
 @pytest.mark.parametrize(
     "of", [view(), view(state="down"), view(state="starting"), view(age=7, state="starting", why="building 38 %"),
-           View(None, None, time.time())],
+           View(None, None, time.time(), float("inf"), float("inf"))],
 )  # fmt: skip
 def test_one_that_was_there_or_of_which_nothing_is_known_is_gone(of: View) -> None:
     assert said(of) == "jaeger is gone: nobody answers at http://127.0.0.1:1"

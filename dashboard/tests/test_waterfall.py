@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from dataclasses import replace
 
 from atoll_dashboard import waterfall
 from atoll_dashboard.jaeger import SpanRow, Trace
@@ -54,11 +56,21 @@ def test_a_thousand_spans_in_a_chain_or_a_fan_are_drawn_soon() -> None:
     circle = [span(f"{n:04}", f"{(n + 1) % 1000:04}", n / 1000) for n in range(1000)]
     for spans in (chain, fan, circle):
         began = time.monotonic()
-        drawn = waterfall.render(Trace("t", tuple(spans)))
+        drawn = waterfall.render(Trace("t", tuple(spans)), {"orders"})
         took = time.monotonic() - began
         assert drawn.count("<li ") == 1000
         print(f"» 1,000 spans drawn in {took:.3f} s, {len(drawn) / 1e6:.2f} MB")
         assert took < 1
+
+
+def test_a_span_leads_to_the_log_of_its_part_and_nowhere_where_it_is_of_none() -> None:
+    foreign = "somebody's <b>client</b>"
+    spans = (span("a"), replace(span("b", "a"), service=foreign), span("c", "b"))
+    drawn = waterfall.render(Trace("t", spans), {"orders", "payments"})
+    assert re.findall(r'<a [^>]*href="([^"]*)"[^>]*>(.*?)</a>', drawn) == [
+        ("/service?name=orders", "Log of orders"), ("/service?name=orders", "Log of orders"),
+    ]  # fmt: skip
+    assert "<b>client" not in waterfall.render(Trace("t", spans), {foreign})
 
 
 def test_no_cell_of_the_csv_is_a_formula() -> None:

@@ -271,7 +271,10 @@ async def test_a_second_act_meanwhile_is_a_conflict_that_names_the_first(control
     control.agent.parts = [part("orders", 7, operation=going_on), part("sales", None, "stopped")]
     status, problem = await control.act("operator", "orders/1/restart")
     assert (status, problem["code"]) == (409, "busy")
-    assert "kill, asked for by amy" in problem["detail"]
+    assert problem["detail"] == "orders/1: kill, asked for by amy, goes on"
+    body, headers = {"reason": "drill"}, control.headers("operator")
+    async with control.client.post("/ops/instances/orders/1/kill", json=body, headers=headers) as answer:
+        assert (answer.status, answer.headers["Location"]) == (409, "/ops/operations/op1")
     assert (await control.act("operator", "orders/1/stop"))[0] == 202, "a stop ends what only waits"
     first = await control.act("operator", "sales/1/start", key="k1")
     control.agent.parts = [part("sales", 7, operation=going_on), part("orders", 7)]

@@ -10,11 +10,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml  # type: ignore[import-untyped, unused-ignore]
 from aiohttp import web
 from controlled import PROJECT, Control, part, running
 
-from atoll_ops.control import alarms, scraping
+from atoll_ops.control import alarms, denials, scraping
 from atoll_ops.control.alarms import Alarm
 
 SNAPSHOT_SECONDS_MAX = 0.25  # a few ms in truth; the machine may be busy
@@ -185,8 +186,12 @@ async def test_when_the_agent_goes_the_parts_are_unknown_and_the_last_view_stays
         await control.agent.stop()
         seen = await seen_until(control, "the agent to be missed", lambda seen: seen["agent"]["state"] == "unknown")
         assert {one["state"] for one in seen["parts"]} == {"unknown"}
-        assert "last heard of: running" in named(seen, "orders")["why"]
-        assert seen["figures"]["up"] == 0
+        assert {one["name"]: one["last_state"] for one in seen["parts"]} == {
+            "orders": "running", "auth": "running", "sales": "stopped",
+        }  # fmt: skip
+        assert named(seen, "orders")["why"] == "when last heard of: running"
+        assert "./atoll up" in seen["agent"]["why"], "said once, with the agent"
+        assert (seen["figures"]["up"], seen["figures"]["of"]) == (None, 3), "nobody knows, which is not none"
 
 
 async def test_an_agent_that_hangs_costs_a_looker_half_a_second_once(tmp_path: Path) -> None:
@@ -226,6 +231,21 @@ async def test_the_last_act_on_each_is_shown_at_once(tmp_path: Path) -> None:
             "u-operator", "kill", "drill", "started: pid 8",
         )  # fmt: skip
         assert named(seen, "sales")["last_act"] is None
+
+
+async def test_a_refused_attempt_is_nobodys_last_act_however_many_were_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path) as control:
+        await control.act("operator", "orders/1/kill")
+        for _ in range(denials.BURST + 3):
+            await control.act("viewer", "orders/1/kill")
+        monkeypatch.setattr(denials, "SECONDS_EACH", 1e-6)  # the time for one more record is over
+        await control.act("viewer", "orders/1/kill")
+        assert (await control.audit())[0]["result"].startswith("denied, as were ")
+        await control.act("operator", "sales/1/start")  # with an act the last acts are read anew
+        seen = await seen_until(control, "the last act on sales", lambda seen: named(seen, "sales")["last_act"])
+        assert named(seen, "orders")["last_act"]["who"] == "u-operator"
 
 
 async def test_the_snapshot_has_the_fields_that_the_contract_names_and_no_other(tmp_path: Path) -> None:

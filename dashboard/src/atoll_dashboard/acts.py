@@ -13,8 +13,8 @@ from typing import Any
 
 import streamlit as st
 
-from atoll_dashboard import fleetview, markup, progress
-from atoll_dashboard.gateway import Refused, Trouble, Withdrawn
+from atoll_dashboard import fleetview, markup, progress, wording
+from atoll_dashboard.gateway import AGENT, Refused, Trouble, Withdrawn
 from atoll_dashboard.sessions import Session, current
 from atoll_dashboard.snapshot import Part, Snapshot
 from atoll_dashboard.world import world
@@ -95,7 +95,7 @@ def _stop_faults_on_deliveries() -> None:
     except Withdrawn as withdrawn:
         _say(f"No fault was stopped. Your access was withdrawn: {withdrawn.text}", signed_out=True)
     except Trouble as trouble:
-        _say(f"Nobody knows whether the faults were stopped: {trouble.part} is gone: {trouble.text}.")
+        _say(f"Nobody knows whether the faults were stopped: {_gone(trouble)}.")
 
 
 def _chosen(key: str, part: Part, snapshot: Snapshot) -> None:
@@ -164,13 +164,22 @@ def _carry_out(asked: Asked, reason: str) -> None:
     except Withdrawn as withdrawn:
         _say(f"Nothing was done to {part.name}. Your access was withdrawn: {withdrawn.text}", signed_out=True)
     except Trouble as trouble:
-        _say(
-            f"Nobody knows what became of {asked.act.lower()} {part.name}: {trouble.part} is gone: {trouble.text}. "
-            "Look at Operations before you ask again."
-        )
+        _say(_unanswered(asked.act, part.name, trouble))
     else:
         kept = [one for one in operations() if one["id"] != begun["id"]]
         st.session_state[_OPERATIONS] = [*kept, begun][-_KEPT_MAX:]
+
+
+def _unanswered(act: str, name: str, trouble: Trouble) -> str:
+    """What is known of an act that got no answer. Control looks for the agent first: with it gone, nothing was done."""
+    if trouble.part == AGENT:
+        return f"Nothing was done to {name}: {_gone(trouble)}."
+    what = f"{act.lower()} {name}"
+    return f"Nobody knows what became of {what}: {_gone(trouble)}. Look at Operations before you ask again."
+
+
+def _gone(trouble: Trouble) -> str:
+    return f"{trouble.part} is gone: {wording.reason(trouble.part, trouble.text)}"
 
 
 def _say(words: str, *, signed_out: bool = False) -> None:

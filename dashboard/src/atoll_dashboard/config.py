@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 _SESSION_SECONDS, _IDLE_SECONDS = 8 * 3600.0, 3600.0
 _SECONDS_MAX = 30 * 86_400.0
@@ -59,15 +59,15 @@ class Options:
 
 def read(environment: Mapping[str, str] = os.environ) -> Options:
     """The options. Raises ConfigurationError."""
-    jaeger = _url(environment, "ATOLL_JAEGER")
+    jaeger = _base("ATOLL_JAEGER", _required(environment, "ATOLL_JAEGER"))
     options = Options(
         host=environment.get("ATOLL_HOST", "127.0.0.1"),
         port=_port(environment),
         data=_folder(environment, "ATOLL_DATA"),
         keys=_folder(environment, "ATOLL_KEYS"),
-        gateway=_url(environment, "ATOLL_GATEWAY"),
+        gateway=_origin("ATOLL_GATEWAY", _required(environment, "ATOLL_GATEWAY")),
         jaeger=jaeger,
-        jaeger_link=_url(environment, "ATOLL_JAEGER_PAGES", jaeger),
+        jaeger_link=_base("ATOLL_JAEGER_PAGES", environment.get("ATOLL_JAEGER_PAGES", "").strip() or jaeger),
         session_seconds=_seconds(environment, "DASHBOARD_SESSION_SECONDS", _SESSION_SECONDS),
         idle_seconds=_seconds(environment, "DASHBOARD_IDLE_SECONDS", _IDLE_SECONDS),
         origins=_origins(environment),
@@ -103,21 +103,33 @@ def _port(environment: Mapping[str, str]) -> int:
     return int(text)
 
 
-def _url(environment: Mapping[str, str], name: str, default: str | None = None) -> str:
-    text = environment.get(name, "").strip() or default or _required(environment, name)
-    return _origin(name, text)
-
-
 def _origin(name: str, text: str) -> str:
+    parts = _address(name, text, "http(s)://HOST[:PORT]")
+    if parts.path not in ("", "/"):
+        raise ConfigurationError(f"{name}: expected http(s)://HOST[:PORT], not {text!r}")
+    return _without_default_port(parts)
+
+
+def _base(name: str, text: str) -> str:
+    """Where everything else begins. A Jaeger behind a proxy has a path of its own (`--base-path`)."""
+    parts = _address(name, text, "http(s)://HOST[:PORT][/PATH]")
+    return _without_default_port(parts) + parts.path.rstrip("/")
+
+
+def _address(name: str, text: str, expected: str) -> SplitResult:
     try:
         parts = urlsplit(text)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
         good = False
-    if not good or parts.path not in ("", "/") or parts.query or parts.fragment or parts.username:
-        raise ConfigurationError(f"{name}: expected http(s)://HOST[:PORT], not {text!r}")
-    default = {"http": ":80", "https": ":443"}[parts.scheme]  # browsers leave it out, in Host and in Origin
-    return f"{parts.scheme}://{parts.netloc.removesuffix(default)}"
+    if not good or parts.query or parts.fragment or "@" in parts.netloc or any(letter <= " " for letter in text):
+        raise ConfigurationError(f"{name}: expected {expected}, not {text!r}")
+    return parts
+
+
+def _without_default_port(parts: SplitResult) -> str:
+    """Browsers leave it out, in Host and in Origin."""
+    return f"{parts.scheme}://{parts.netloc.removesuffix({'http': ':80', 'https': ':443'}[parts.scheme])}"
 
 
 def _level(environment: Mapping[str, str]) -> str:

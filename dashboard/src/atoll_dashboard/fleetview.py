@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from atoll_dashboard import states, wording
+from atoll_dashboard.poller import Seen
 from atoll_dashboard.snapshot import Fault, Figures, Part, Snapshot
 
 #: Only an admin may act on these two (the ops API refuses others): everything stands on them.
@@ -31,7 +32,9 @@ class View:
 
     snapshot: Snapshot | None
     at: float | None  # when it was received, by our clock
-    now: float
+    now: float  # by the same clock, for what has a time of its own
+    age_seconds: float  # of the snapshot, by a clock that nobody sets; infinite without one
+    states_age_seconds: float  # of the parts' states: older than the snapshot while the agent is gone
     absences: tuple[Absence, ...] = ()
     ahead: Mapping[str, str] | None = None  # slot -> state that an operation reported after the snapshot
     held: bool = False
@@ -41,6 +44,11 @@ class View:
     def without_bus(self) -> bool:
         """Whether the broker's numbers are those of before."""
         return self.snapshot is not None and not self.snapshot.bus.available
+
+    @property
+    def without_agent(self) -> bool:
+        """Whether the parts' states are those of before: nobody looks after them."""
+        return self.snapshot is not None and not self.snapshot.agent.heard
 
     def lag(self, part: Part) -> int | None:
         """Of the part's group, as last known."""
@@ -59,33 +67,53 @@ class View:
         return self.snapshot.faults if self.snapshot else []
 
     @property
-    def age_seconds(self) -> float:
-        """Of the snapshot; infinite without one."""
-        return float("inf") if self.at is None else max(0.0, self.now - self.at)
-
-    @property
     def stale(self) -> bool:
         """Whether what is shown may no longer be so: then it is dimmed."""
         return self.age_seconds > states.OLD_AFTER_SECONDS
 
+    @property
+    def parts_stale(self) -> bool:
+        """The same of the parts alone."""
+        return self.stale or self.without_agent
+
+    @property
+    def up(self) -> tuple[int, int] | None:
+        """How many parts are up, of how many; None where nobody can say."""
+        if self.snapshot is None or self.without_agent or self.age_seconds > states.UNKNOWN_AFTER_SECONDS:
+            return None
+        figures = self.snapshot.figures
+        return None if figures.up is None else (figures.up, figures.of)
+
     def state(self, part: Part) -> str:
-        """The state to show for a part."""
+        """The state to show for a part; with the agent gone the last that it told, as long as that is not too old."""
         ahead = (self.ahead or {}).get(part.slot)
-        return states.shown(ahead or part.state, self.age_seconds)
+        return states.shown(ahead or part.last_state or part.state, self.states_age_seconds)
 
     def by_name(self) -> list[Part]:
         """The parts in the page's order."""
         return list(self.snapshot.parts) if self.snapshot else []
 
 
+def view_of(seen: Seen, now: float, monotonic: float, ahead: Mapping[str, str], held: bool) -> View:
+    """A look at what the poller saw, at `now` by the clock that people see and at `monotonic` by the poller's."""
+    age_seconds = seen.age_seconds(monotonic)
+    gone = tuple(
+        Absence(one.part, f"{one.part} is gone: {wording.reason(one.part, one.text)}", one.since) for one in seen.gone
+    )
+    named = absences(seen.snapshot, age_seconds, gone)
+    states_age_seconds = seen.states_age_seconds(monotonic)
+    return View(seen.snapshot, seen.at, now, age_seconds, states_age_seconds, named, ahead, held, seen.whole)
+
+
 def absences(snapshot: Snapshot | None, age_seconds: float, gone: tuple[Absence, ...]) -> tuple[Absence, ...]:
     """Everything that an alert names: what the poller missed, then the parts that the snapshot says are not there.
 
-    An old snapshot accuses nobody: what it says of a part may be over.
+    An old snapshot accuses nobody: what it says of a part may be over. Nor does one without an agent, which is named
+    itself.
     """
     named = {one.part for one in gone}
     found = list(gone)
-    if snapshot is not None and age_seconds <= states.UNKNOWN_AFTER_SECONDS:
+    if snapshot is not None and snapshot.agent.heard and age_seconds <= states.UNKNOWN_AFTER_SECONDS:
         found += [
             Absence(part.name, sentence(part))
             for part in snapshot.parts
@@ -103,26 +131,27 @@ def sentence(part: Part) -> str:
 
 def quiet(view: View) -> str:
     """What stands where the alert would be: that all is well, or who is on the way back."""
-    if view.snapshot is None or view.stale:
+    if view.up is None or view.stale:
         return ""
+    up, of = view.up
     coming = [part for part in view.by_name() if view.state(part) not in ("running", "absent")]
-    if not coming and view.snapshot.figures.up >= view.snapshot.figures.of:
+    if not coming and up >= of:
         return "Nothing is gone, and nothing alarms."
     return f"Not running yet: {', '.join(f'{part.name} ({view.state(part)})' for part in coming)}" if coming else ""
 
 
 def fleet_word(view: View) -> tuple[str, str]:
     """The fleet's state and its words: ("running", "13 of 13 up")."""
-    if view.snapshot is None or view.age_seconds > states.UNKNOWN_AFTER_SECONDS:
+    if view.snapshot is None or view.up is None:
         return "unknown", "the fleet's state is unknown"
-    figures = view.snapshot.figures
+    up, of = view.up
     if view.stale:  # what was green then is not green now
-        return "degraded", f"{figures.up} of {figures.of} were up"
-    if figures.up >= figures.of and not view.snapshot.alarms:
-        return "running", f"{figures.up} of {figures.of} up"
-    if figures.up < figures.of:
-        return "down", f"{figures.up} of {figures.of} up"
-    return "degraded", f"{figures.up} of {figures.of} up, {wording.plural(len(view.snapshot.alarms), 'alarm')}"
+        return "degraded", f"{up} of {of} were up"
+    if up >= of and not view.snapshot.alarms:
+        return "running", f"{up} of {of} up"
+    if up < of:
+        return "down", f"{up} of {of} up"
+    return "degraded", f"{up} of {of} up, {wording.plural(len(view.snapshot.alarms), 'alarm')}"
 
 
 def freshness(view: View, zone: str | None) -> str:
@@ -210,6 +239,4 @@ def _listed(names: list[str]) -> str:
 
 def total_up(view: View) -> str:
     """`11 of 13`, or a dash."""
-    if view.snapshot is None or view.age_seconds > states.UNKNOWN_AFTER_SECONDS:
-        return wording.DASH
-    return f"{view.snapshot.figures.up} of {view.snapshot.figures.of}"
+    return wording.DASH if view.up is None else f"{view.up[0]} of {view.up[1]}"

@@ -27,6 +27,8 @@ _AWAY = frozenset({"service_away", "service_timeout", "service_broken"})
 _ITSELF = frozenset({"waiting", "overloaded"})
 #: ... and control, when it is the agent that does not answer: of one part, where each has its own.
 _AGENT_GONE = "agent_gone"
+#: The part that such a trouble names.
+AGENT = "agent"
 #: So a renewal is refused when the login has ended (RFC 6749, 5.2). Any other no, as to one of too many, is for now.
 _ENDED = (400, 401)
 
@@ -212,7 +214,7 @@ class Gateway:
         try:
             return self._as(session, "GET", path, seconds=_LOOK_SECONDS, **more)
         except Trouble as trouble:
-            if trouble.part == "agent":  # that was quick, and says nothing of what else is asked for
+            if trouble.part == AGENT:  # that was quick, and says nothing of what else is asked for
                 raise
             self._gone = (time.monotonic(), trouble)
             raise
@@ -305,7 +307,7 @@ def _error(status: int, body: dict[str, Any], part: str, retry_after: str | None
     if code in _ITSELF:
         return Trouble("gateway", text)
     if code == _AGENT_GONE:
-        return Trouble("agent", text)
+        return Trouble(AGENT, text)
     if code in _AWAY or (status >= 500 and code != "busy"):
         return Trouble(part, text)
     field = body.get("field")

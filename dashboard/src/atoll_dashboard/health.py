@@ -25,8 +25,8 @@ class _Numbers(Collector):
         build = InfoMetricFamily("atoll_build", "What runs", value={"version": here.options.version})
         sessions = GaugeMetricFamily("atoll_dashboard_sessions", "Sessions that live", value=len(here.sessions))
         age = GaugeMetricFamily("atoll_dashboard_snapshot_age_seconds", "Age of the snapshot that is shown")
-        if seen.at is not None:
-            age.add_metric([], max(0.0, time.time() - seen.at))
+        if seen.came is not None:
+            age.add_metric([], seen.age_seconds(time.monotonic()))
         failures = CounterMetricFamily(
             "atoll_dashboard_poll_failures", "Looks that failed, by what was gone", labels=["part"]
         )

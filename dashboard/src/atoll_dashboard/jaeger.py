@@ -28,8 +28,22 @@ _GONE_SECONDS = 3.0  # nobody asks again so soon what did not answer: it would b
 _KEPT_MAX = 64
 _ATTRIBUTES_MAX = 40
 _ERRORS_AMONG = 200
+#: Of an answer. The most that a page asks for, 200 traces of 20 spans, has 5 MB; read, each byte takes seven of memory.
+_ANSWER_BYTES_MAX = 32 * 1024 * 1024
+#: Of the page at its address, which tells whether there are pages: Jaeger's own has a few KiB.
+_PAGE_BYTES_MAX = 64 * 1024
+_PIECE_BYTES = 64 * 1024
 #: A binary that was built from source has a page that says so, in place of the pages.
 _NO_UI = "This is not the Jaeger UI"
+
+
+class TooMuch(Trouble):
+    """It answers, with more than is read here."""
+
+    def __init__(self) -> None:
+        mib = _ANSWER_BYTES_MAX / 1024**2
+        why = f"Jaeger's answer has more than {mib:.0f} MiB, too much to read here"
+        super().__init__("jaeger", f"{why}: narrow the search, or look in Jaeger's own pages")
 
 
 @dataclass(frozen=True)
@@ -130,6 +144,10 @@ class Jaeger:
         self._asked: dict[tuple[object, ...], Future[Any]] = {}
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="jaeger")
 
+    def page_of(self, trace_id: str) -> str:
+        """Where a browser finds a trace."""
+        return f"{self.link}/trace/{quote(trace_id, safe='')}"
+
     def has_ui(self) -> bool:
         """Whether there are pages to link to; asked again now and then."""
         asked, known = self._ui
@@ -143,10 +161,12 @@ class Jaeger:
 
     def _look_for_pages(self) -> bool:
         try:
-            page = self._http.get(self.url + "/", timeout=_SECONDS)
+            with self._get("/") as page:
+                if page.status_code != 200 or "html" not in page.headers.get("Content-Type", ""):
+                    return False
+                return _NO_UI.encode() not in _first(page, _PAGE_BYTES_MAX)
         except requests.RequestException:
             return False  # the link comes back with the pages
-        return page.status_code == 200 and "html" in page.headers.get("Content-Type", "") and _NO_UI not in page.text
 
     def search(self, asked: Search) -> list[TraceHead]:
         """The newest traces that match, newest first. Raises Trouble.
@@ -166,6 +186,12 @@ class Jaeger:
 
     def _shared(self, key: tuple[object, ...], fetch: Callable[[], Any]) -> Any:
         """What `fetch` yields, shared by all who ask. Raises Trouble if it is not there soon; it may be next time."""
+        value = self._known_or_asked(key, fetch)
+        if isinstance(value, TooMuch):
+            raise TooMuch
+        return value
+
+    def _known_or_asked(self, key: tuple[object, ...], fetch: Callable[[], Any]) -> Any:
         with self._lock:
             known = self._kept.get(key)
             if known is not None and time.monotonic() - known[0] < _FRESH_SECONDS:
@@ -188,7 +214,10 @@ class Jaeger:
 
     def _fetch(self, key: tuple[object, ...], fetch: Callable[[], Any]) -> Any:
         try:
-            value = fetch()
+            try:
+                value = fetch()
+            except TooMuch as error:  # kept as an answer is: it may come too late for who asked, and cost as much
+                value = error
             with self._lock:
                 if len(self._kept) >= _KEPT_MAX:
                     del self._kept[min(self._kept, key=lambda one: self._kept[one][0])]
@@ -200,22 +229,44 @@ class Jaeger:
 
     def _data(self, path: str, asked: dict[str, str]) -> Any:
         try:
-            answer = self._http.get(self.url + path, params=asked, timeout=_SECONDS)
+            with self._get(path, asked) as answer:
+                return _data_of(answer, self.url)
         except requests.RequestException as error:
             silent = isinstance(error, requests.Timeout)
             why = f"no answer in time from {self.url}" if silent else f"nobody answers at {self.url}"
             self._gone = (time.monotonic(), why)
             raise Trouble("jaeger", why) from error
-        if answer.status_code in (400, 404):
-            return None
-        if "json" not in answer.headers.get("Content-Type", ""):
-            raise Trouble("jaeger", f"{self.url} answers, but not as Jaeger does")
-        if answer.status_code != 200:
-            raise Trouble("jaeger", f"it answers {answer.status_code}")
-        try:
-            return answer.json()["data"]
-        except (ValueError, TypeError, LookupError) as error:
-            raise _not_jaeger() from error
+
+    def _get(self, path: str, asked: dict[str, str] | None = None) -> requests.Response:
+        """An answer, its body unread. A redirect is one too: nobody but who was named in the settings is asked."""
+        return self._http.get(self.url + path, params=asked, timeout=_SECONDS, allow_redirects=False, stream=True)
+
+
+def _data_of(answer: requests.Response, url: str) -> Any:
+    """What it tells; None where it knows nothing. Raises Trouble, and TooMuch."""
+    if answer.status_code in (400, 404):
+        return None
+    if "json" not in answer.headers.get("Content-Type", ""):
+        raise Trouble("jaeger", f"{url} answers, but not as Jaeger does")
+    if answer.status_code != 200:
+        raise Trouble("jaeger", f"it answers {answer.status_code}")
+    body = _first(answer, _ANSWER_BYTES_MAX + 1)
+    if len(body) > _ANSWER_BYTES_MAX:
+        raise TooMuch
+    try:
+        return json.loads(body)["data"]
+    except (ValueError, TypeError, LookupError) as error:
+        raise _not_jaeger() from error
+
+
+def _first(answer: requests.Response, count: int) -> bytes:
+    """So many bytes of a body, or all where it has fewer; what comes after them is not read."""
+    found = bytearray()
+    for piece in answer.iter_content(_PIECE_BYTES):
+        found += piece
+        if len(found) >= count:
+            break
+    return bytes(found[:count])
 
 
 def _not_jaeger() -> Trouble:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import structlog
 
-from atoll_dashboard import snapshot
-from atoll_dashboard.gateway import Trouble
+from atoll_dashboard import snapshot, wording
+from atoll_dashboard.gateway import AGENT, Trouble
 from atoll_dashboard.snapshot import Snapshot, SnapshotError
 
 EVERY_SECONDS = 1.0
+#: What that means: everything runs on as it is, so its absence is not to be seen in anything else.
+_WITHOUT_AGENT = "nobody starts parts again or carries out acts"
 _log = structlog.get_logger("atoll.dashboard")
 
 
@@ -31,9 +34,23 @@ class Seen:
     """The last snapshot, when it came, and what is gone now; `whole` is the last one that had the bus's numbers."""
 
     snapshot: Snapshot | None = None
-    at: float | None = None
+    at: float | None = None  # seconds since the epoch, for people to read
+    came: float | None = None  # the same moment by the monotonic clock: the other may be set back, and nothing grew old
+    heard: float | None = None  # when the last one came that the agent stood behind, by the monotonic clock too
     gone: tuple[Gone, ...] = ()
     whole: Snapshot | None = None
+
+    def age_seconds(self, monotonic: float) -> float:
+        """How old the snapshot is at that moment; infinite without one."""
+        return _since(self.came, monotonic)
+
+    def states_age_seconds(self, monotonic: float) -> float:
+        """How old the parts' states are: older than the snapshot while the agent is gone."""
+        return _since(self.heard, monotonic)
+
+
+def _since(moment: float | None, monotonic: float) -> float:
+    return float("inf") if moment is None else monotonic - moment
 
 
 class Source(Protocol):
@@ -46,9 +63,16 @@ class Source(Protocol):
 class Poller:
     """A thread that looks, and what it saw last. Reading it never waits."""
 
-    def __init__(self, source: Source, every_seconds: float = EVERY_SECONDS) -> None:
+    def __init__(
+        self,
+        source: Source,
+        every_seconds: float = EVERY_SECONDS,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._source = source
         self._every = every_seconds
+        self._wall, self._monotonic = wall, monotonic
         self._seen = Seen()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="poller", daemon=True)
@@ -84,21 +108,29 @@ class Poller:
         except Exception as error:  # whatever an answer was: a poller that dies leaves every viewer with the past
             self._miss(Trouble("control", f"an answer that cannot be read: {error!r}"))
         else:
+            now = self._monotonic()
+            heard = now if found.agent.heard else self._seen.heard
             whole = found if found.bus.available else self._seen.whole
-            self._seen = Seen(found, time.time(), self._of_bus(found), whole)
+            self._seen = Seen(found, self._wall(), now, heard, self._missed(found), whole)
 
     def _miss(self, trouble: Trouble) -> None:
         """Nothing new: what was known stays, and grows old."""
         self._note(trouble)
-        before = self._seen
-        self._seen = Seen(before.snapshot, before.at, (self._gone(trouble.part, trouble.text),), before.whole)
+        self._seen = replace(self._seen, gone=(self._gone(trouble.part, trouble.text),))
 
-    def _of_bus(self, found: Snapshot) -> tuple[Gone, ...]:
-        return () if found.bus.available else (self._gone("broker", found.bus.why or "it does not answer"),)
+    def _missed(self, found: Snapshot) -> tuple[Gone, ...]:
+        """Whom control itself does not hear."""
+        missed = []
+        if not found.agent.heard:
+            why = wording.reason(AGENT, found.agent.why) or "it does not answer"
+            missed.append(self._gone(AGENT, f"{_WITHOUT_AGENT}; {why}"))
+        if not found.bus.available:
+            missed.append(self._gone("broker", found.bus.why or "it does not answer"))
+        return tuple(missed)
 
     def _gone(self, part: str, text: str) -> Gone:
         known = next((one for one in self._seen.gone if one.part == part), None)
-        return Gone(part, text, known.since if known else time.time())
+        return Gone(part, text, known.since if known else self._wall())
 
     def _note(self, trouble: Trouble) -> None:
         self.failures[trouble.part] = self.failures.get(trouble.part, 0) + 1

@@ -22,9 +22,19 @@ def _step(step: dict[str, Any], before: dict[str, Any] | None) -> str:
     if before is None:
         return str(step["state"])
     took = f"{max(0.0, float(step['at']) - float(before['at'])):.1f} s"
-    text = str(step.get("text") or "")
-    detail = "" if text.startswith("pid ") else text  # a pid tells nobody anything here
+    detail = _without_pid(str(step.get("text") or ""))
     return f"{step['state']} ({f'{detail}, ' if detail else ''}{took})"
+
+
+def ended(result: str) -> str:
+    """How an operation ended, as the audit has it: `started: pid 8`."""
+    state, _, text = result.partition(": ")
+    detail = _without_pid(text)
+    return f"{state}: {detail}" if detail else state
+
+
+def _without_pid(text: str) -> str:
+    return "" if text.startswith("pid ") else text  # it tells nobody anything here
 
 
 def ahead(operation: dict[str, Any], snapshot_as_of: float) -> str | None:

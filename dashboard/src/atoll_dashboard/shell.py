@@ -14,7 +14,7 @@ import streamlit as st
 
 from atoll_dashboard import acts, fleetview, markup, states, wording
 from atoll_dashboard.fleetview import Absence, View
-from atoll_dashboard.poller import Gone, Seen
+from atoll_dashboard.poller import Seen
 from atoll_dashboard.sessions import Session, current
 from atoll_dashboard.world import world
 
@@ -63,17 +63,8 @@ def _seen(held: bool) -> Seen:
 
 
 def _view(seen: Seen, held: bool) -> View:
-    now = time.time()
-    found = seen.snapshot
-    gone = tuple(Absence(one.part, f"{one.part} is gone: {_plain(one)}", one.since) for one in seen.gone)
-    absences = fleetview.absences(found, float("inf") if seen.at is None else now - seen.at, gone)
-    ahead = acts.ahead(found.as_of) if found else {}
-    return View(found, seen.at, now, absences, ahead, held, seen.whole)
-
-
-def _plain(gone: Gone) -> str:
-    """Why, without saying once more that it is away."""
-    return gone.text.removeprefix(f"{gone.part} is away: ")
+    ahead = acts.ahead(seen.snapshot.as_of) if seen.snapshot else {}
+    return fleetview.view_of(seen, time.time(), time.monotonic(), ahead, held)
 
 
 def zone() -> str | None:

@@ -57,6 +57,18 @@ class Underway(msgspec.Struct, frozen=True):
     state: str
 
 
+class Agent(msgspec.Struct, frozen=True):
+    """Who starts, watches and ends the parts; `why` is why control does not hear it."""
+
+    state: str = "running"
+    why: str = ""
+
+    @property
+    def heard(self) -> bool:
+        """Whether the parts' states are known. (`gone` is one of many, in containers: the others tell theirs.)"""
+        return self.state != "unknown"
+
+
 class Part(msgspec.Struct, frozen=True):
     """One instance of a part. None is "not known", never zero."""
 
@@ -65,6 +77,7 @@ class Part(msgspec.Struct, frozen=True):
     kind: str
     state: str
     why: str = ""
+    last_state: str | None = None  # what it was when the agent was last heard, while it is not
     pid: int | None = None
     restarts: int = 0
     exits: list[Exit] = []
@@ -99,7 +112,7 @@ class WorstLag(msgspec.Struct, frozen=True):
 class Figures(msgspec.Struct, frozen=True):
     """The four figures of the overview."""
 
-    up: int = 0
+    up: int | None = 0  # None while the agent is not heard
     of: int = 0
     events_per_second: float | None = None
     worst_lag: WorstLag | None = None
@@ -148,6 +161,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     system: str
     as_of: float
     parts: list[Part]
+    agent: Agent = Agent()
     figures: Figures = Figures()
     bus: Bus = Bus()
     faults: list[Fault] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from atoll_dashboard import markup, wording
@@ -49,13 +49,13 @@ def bars(spans: Sequence[SpanRow]) -> list[Bar]:
     return found
 
 
-def render(trace: Trace) -> str:
-    """The waterfall as a list; errors stand open."""
-    rows = "".join(_row(bar) for bar in bars(trace.spans))
+def render(trace: Trace, parts: Collection[str]) -> str:
+    """The waterfall as a list; errors stand open. A span of one of our `parts` leads to what that part logged."""
+    rows = "".join(_row(bar, parts) for bar in bars(trace.spans))
     return f'<ul class="at-waterfall" role="list" aria-label="Spans of the trace">{rows}</ul>'
 
 
-def _row(bar: Bar) -> str:
+def _row(bar: Bar, parts: Collection[str]) -> str:
     span = bar.span
     kind = "at-error" if span.error else _KIND.get(span.kind, "")
     took = wording.milliseconds(span.duration_ms)
@@ -71,5 +71,11 @@ def _row(bar: Bar) -> str:
         f'<i class="{kind}" style="left:{bar.left:.2f}%;width:{bar.width:.2f}%"></i></span>'
         f'<span class="at-took">{took}</span></summary>'
         f'<div class="at-muted">{markup.text(span.kind)} · began {bar.left:.0f} % into the trace{links}</div>'
-        f"{markup.attributes(span.attributes)}</details></li>"
+        f"{_log(span.service) if span.service in parts else ''}{markup.attributes(span.attributes)}</details></li>"
     )
+
+
+def _log(service: str) -> str:
+    """On a line of its own: in the middle of others a link would be too small to hit, and told by its colour alone."""
+    there = markup.link(markup.address("service", name=service), f"Log of {markup.text(service)}")
+    return f'<div class="at-span-log">{there}</div>'

@@ -1,4 +1,4 @@
-"""Numbers and times in words, as every page writes them. None is a dash: not known is not zero."""
+"""Numbers, times and reasons in words, as every page writes them. None is a dash: not known is not zero."""
 
 from __future__ import annotations
 
@@ -59,6 +59,11 @@ def _local(at: float, zone: str | None) -> datetime.datetime:
     except (zoneinfo.ZoneInfoNotFoundError, ValueError):
         where = datetime.UTC
     return datetime.datetime.fromtimestamp(at, where)
+
+
+def reason(part: str, text: str) -> str:
+    """Why a part is gone, without what the page has said already: that it is."""
+    return text.removeprefix(f"{part} is away: ").removeprefix(f"the {part} is gone; ")
 
 
 def plural(number: int, one: str, many: str | None = None) -> str:

@@ -53,7 +53,7 @@ def _section(what: str, view: View, part: Part, ask: Callable[[], Answer]) -> No
         draw(markup.wrapped(markup.skeleton()))
     told = _told(what, part, ask, held=view.held)
     shown = "" if told.answer is None else _PIECES[what](told.answer)
-    draw(_why(what, told) + markup.wrapped(shown, dimmed=view.stale or bool(told.why)))
+    draw(_why(what, told) + markup.wrapped(shown, dimmed=view.parts_stale or bool(told.why)))
 
 
 def _told(what: str, part: Part, ask: Callable[[], Answer], *, held: bool) -> Told:
@@ -87,8 +87,8 @@ def _all_kept() -> dict[tuple[str, str], tuple[Answer | None, float]]:
 
 
 def _plain(trouble: Trouble) -> str:
-    """Why, without saying once more that it is away."""
-    text = trouble.text.removeprefix(f"{trouble.part} is away: ")
+    """Why, as a sentence of its own."""
+    text = wording.reason(trouble.part, trouble.text)
     return f"{text[:1].upper()}{text[1:]}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from atoll_dashboard import acts, fleetview, markup, states, topology, wording
+from atoll_dashboard import acts, fleetview, markup, topology, wording
 from atoll_dashboard.fleetview import View
 from atoll_dashboard.sessions import Session
 from atoll_dashboard.snapshot import Part, Rates, Snapshot
@@ -16,7 +16,7 @@ def body(session: Session, view: View) -> None:
     if view.snapshot is None:
         st.html(markup.wrapped(markup.skeleton(6)))
         return
-    st.html(markup.wrapped(_figures(view, view.snapshot), dimmed=view.stale or view.without_bus))
+    st.html(markup.wrapped(_figures(view), dimmed=view.parts_stale or view.without_bus))
     with st.expander("Topology", expanded=not _phone()):
         _topology(view)
     st.html(markup.wrapped(markup.heading(2, "Services")))
@@ -26,7 +26,7 @@ def body(session: Session, view: View) -> None:
                 _acting_row(session, view, view.snapshot, part)
     else:
         rows = "".join(f'<div class="at-row">{cells(view, part)}</div>' for part in view.by_name())
-        st.html(markup.wrapped(f'<div class="at-list">{rows}</div>', dimmed=view.stale))
+        st.html(markup.wrapped(f'<div class="at-list">{rows}</div>', dimmed=view.parts_stale))
 
 
 def _acts(session: Session, view: View) -> bool:
@@ -35,15 +35,15 @@ def _acts(session: Session, view: View) -> bool:
 
 def _acting_row(session: Session, view: View, snapshot: Snapshot, part: Part) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key=f"row-{part.name}-{part.instance}"):
-        st.html(markup.wrapped(f'<div class="at-row">{cells(view, part)}</div>', dimmed=view.stale))
+        st.html(markup.wrapped(f'<div class="at-row">{cells(view, part)}</div>', dimmed=view.parts_stale))
         acts.menu(session, part, snapshot)
 
 
-def _figures(view: View, snapshot: Snapshot) -> str:
-    figures = snapshot.figures
+def _figures(view: View) -> str:
     told = view.bus_figures
     lag, dead = told.worst_lag, told.dead_letters
-    up = "down" if figures.up < figures.of and not view.stale else ""
+    up = "down" if view.up is not None and view.up[0] < view.up[1] and not view.stale else ""
+    letters = "" if dead is None else "good" if dead == 0 else "see ./atoll dlq list"
     group = f"in group {lag.group}" if lag is not None and lag.lag else "no group is behind" if lag is not None else ""
     return markup.figures(
         [
@@ -51,15 +51,14 @@ def _figures(view: View, snapshot: Snapshot) -> str:
             markup.figure("Events per second", wording.rate(told.events_per_second), "over the last 10 s"),
             markup.figure("Worst consumer lag", wording.count(lag.lag if lag else None), group),
             markup.figure(
-                "Dead letters", wording.count(dead), "" if dead is None else "good" if dead == 0 else "see ./atoll dlq",
-                "down" if dead and not view.stale else "",
+                "Dead letters", wording.count(dead), letters, "down" if dead and not view.stale else ""
             ),
         ]
     )  # fmt: skip
 
 
 def _not_up(view: View) -> str:
-    if view.age_seconds > states.UNKNOWN_AFTER_SECONDS:
+    if view.up is None:
         return ""
     missing = [part.name for part in view.by_name() if view.state(part) in ("down", "stopped", "paused")]
     return ", ".join(missing) or "all parts"

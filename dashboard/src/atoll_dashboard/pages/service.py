@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from atoll_dashboard import acts, markup, wording
+from atoll_dashboard import acts, markup, progress, wording
 from atoll_dashboard.fleetview import View
 from atoll_dashboard.jaeger import Search
 from atoll_dashboard.pages import instance, traces
@@ -49,14 +49,14 @@ def _instance(session: Session, view: View, snapshot: Snapshot, part: Part) -> N
         why = f' <span class="at-muted">{markup.text(part.why)}</span>' if part.why else ""
         st.html(
             markup.wrapped(
-                f"{markup.badge(part.name, view.state(part))} {markup.text(part.slot)}{why}", dimmed=view.stale
+                f"{markup.badge(part.name, view.state(part))} {markup.text(part.slot)}{why}", dimmed=view.parts_stale
             )
         )
         acts.buttons(session, part, snapshot)
         acts.menu(session, part, snapshot)
     if part.last_act is not None:
-        st.html(markup.wrapped(f'<div class="at-muted">{markup.text(_acted(part))}</div>', dimmed=view.stale))
-    st.html(markup.wrapped(_facts(part) + _topics(part, snapshot) + _exits(part), dimmed=view.stale))
+        st.html(markup.wrapped(f'<div class="at-muted">{markup.text(_acted(part))}</div>', dimmed=view.parts_stale))
+    st.html(markup.wrapped(_facts(part) + _topics(part, snapshot) + _exits(part), dimmed=view.parts_stale))
 
 
 def _acted(part: Part) -> str:
@@ -72,7 +72,7 @@ def _acted(part: Part) -> str:
         "resume": "resumed",
     }
     reason = f": {act.reason}" if act.reason else ""
-    result = f" ({act.result})" if act.result else ""
+    result = f" ({progress.ended(act.result)})" if act.result else ""
     return f"{part.name} {past.get(act.act, act.act)} {wording.clock(act.at, zone())} by {act.who}{reason}{result}"
 
 

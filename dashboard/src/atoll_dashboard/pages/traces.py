@@ -10,7 +10,7 @@ import streamlit as st
 from atoll_dashboard import markup, waterfall, wording
 from atoll_dashboard.fleetview import View
 from atoll_dashboard.gateway import Trouble
-from atoll_dashboard.jaeger import Search, Trace, TraceHead
+from atoll_dashboard.jaeger import Search, TooMuch, Trace, TraceHead
 from atoll_dashboard.sessions import Session
 from atoll_dashboard.shell import zone
 from atoll_dashboard.world import world
@@ -139,7 +139,9 @@ def _show_newest(search: Search, found: list[TraceHead]) -> None:
 
 
 def _without_jaeger(trouble: Trouble, view: View) -> str:
-    """Why there are no traces now: it is brought just now, or there is none, or it was there and is gone."""
+    """Why there are no traces now: too many, or Jaeger is brought just now, or there is none, or it is gone."""
+    if isinstance(trouble, TooMuch):
+        return markup.note(f"{markup.text(trouble.text)}.", "degraded")
     part = view.snapshot.part("jaeger") if view.snapshot is not None and not view.stale else None
     if part is not None and part.state == "starting" and part.why:
         return markup.note(f"jaeger is on its way: {markup.text(part.why)}. Traces are here as soon as it runs.")
@@ -183,13 +185,13 @@ def _one(wanted: str, view: View) -> None:
         st.html(markup.wrapped(_without_jaeger(trouble, view)))
         kept: Trace | None = st.session_state.get(_TRACE)
         if kept is not None and kept.id == wanted:
-            _show(kept, dimmed=True)
+            _show(kept, view, dimmed=True)
         return
     if trace is None:
         _unknown(wanted)
         return
     st.session_state[_TRACE] = trace  # the last one alone
-    _show(trace, dimmed=view.stale)
+    _show(trace, view, dimmed=view.stale)
 
 
 def _unknown(wanted: str) -> None:
@@ -209,7 +211,7 @@ def _unknown(wanted: str) -> None:
     )
 
 
-def _show(trace: Trace, *, dimmed: bool) -> None:
+def _show(trace: Trace, view: View, *, dimmed: bool) -> None:
     spans = trace.spans
     begin = min(span.started_at for span in spans)
     end = max(span.started_at + span.duration_ms / 1000 for span in spans)
@@ -223,8 +225,9 @@ def _show(trace: Trace, *, dimmed: bool) -> None:
         ("Errors", str(errors)),
     ]
     if world().jaeger.has_ui():
-        there = f"{markup.text(world().jaeger.link)}/trace/{markup.text(trace.id)}"
+        there = markup.text(world().jaeger.page_of(trace.id))
         facts.append(("", f'<a class="at-link" href="{there}" target="_blank" rel="noopener">Open in Jaeger</a>'))
     st.html(markup.wrapped(markup.pairs(facts), dimmed=dimmed))
     legend = '<p class="at-muted">Bars: blue calls, amber publishes, green consumes, red errors. A row opens.</p>'
-    st.html(markup.wrapped(waterfall.render(trace) + legend, dimmed=dimmed))
+    drawn = waterfall.render(trace, {part.name for part in view.by_name()})
+    st.html(markup.wrapped(drawn + legend, dimmed=dimmed))

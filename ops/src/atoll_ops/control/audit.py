@@ -13,6 +13,8 @@ PAGE_MAX = 200
 TARGETS_MAX = 1000
 #: An act whose end nobody saw (control was down) is looked for again this long.
 UNENDED_SECONDS_MAX = 600.0
+#: The result of an attempt that was refused begins so; how many more there were may follow.
+DENIED = "denied"
 
 
 def begin(
@@ -68,8 +70,10 @@ def page(reader: atoll.Reader, query: Query, limit: int, before: int | None) -> 
 def last_by_target(reader: atoll.Reader) -> list[dict[str, Any]]:
     """The newest record of each instance and group: what was done last, not what was denied."""
     rows = reader.all(
-        "SELECT * FROM audit WHERE id IN (SELECT max(id) FROM audit WHERE result IS NOT 'denied' GROUP BY target)"
+        "SELECT * FROM audit WHERE id IN"
+        " (SELECT max(id) FROM audit WHERE result IS NULL OR result NOT LIKE ? GROUP BY target)"
         " ORDER BY id DESC LIMIT ?",
+        f"{DENIED}%",
         TARGETS_MAX,
     )
     return [dict(row) for row in rows]

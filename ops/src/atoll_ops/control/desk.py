@@ -146,7 +146,9 @@ class Desk:
         going_on = found.get("operation")
         if going_on is not None and not (act == "stop" and going_on.get("awaits_start")):
             what = f"{going_on['act']}, asked for by {going_on['by']}"
-            return web.Problem(409, "busy", f"{name}/{instance}: {what}, goes on; see /ops/operations/{going_on['id']}")
+            # People read the text, on pages too: the way to that operation is for programs.
+            where = {"Location": f"/ops/operations/{going_on['id']}"}
+            return web.Problem(409, "busy", f"{name}/{instance}: {what}, goes on", headers=where)
         return None
 
     async def _dispatch(self, begun: dict[str, Any], seconds: float | None) -> None:
@@ -174,7 +176,7 @@ class Desk:
         if unwritten is None:
             return
         operation_id = uuid.uuid4().hex
-        result = "denied" if not unwritten else f"denied, as were {unwritten} more like it before"
+        result = audit.DENIED + (f", as were {unwritten} more like it before" if unwritten else "")
 
         def note(tx: atoll.Transaction) -> None:
             audit.begin(tx, who=asker.who, act=act[:_WORD_MAX], target=target[:_WORD_MAX], reason=reason,

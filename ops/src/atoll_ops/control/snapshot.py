@@ -45,7 +45,7 @@ def compose(known: Known, *, monotonic: float, wall: float) -> dict[str, Any]:
     return {
         **known.agent,
         "agent": _agent(known),
-        "figures": _figures(parts, groups),
+        "figures": _figures(parts, groups, known),
         "parts": parts,
         "bus": bus,
         "faults": [*(fault for part in parts if (fault := _fault(part)) is not None), *_bus_faults(bus, wall)],
@@ -60,10 +60,15 @@ def _agent(known: Known) -> dict[str, Any]:
 
 
 def _state(part: Part, known: Known) -> Part:
-    """Without an agent nobody knows how a part is: the last state is told as that, and is no state."""
+    """Without an agent nobody knows how a part is: the last state is told as that, and is no state.
+
+    Why there is no agent is said once, with the agent, and not of each part.
+    """
     if known.agent_lost is None:
-        return part
-    return part | {"state": "unknown", "why": f"{known.agent_lost}; when last heard of: {part['state']}"}
+        return part | {"last_state": None}
+    because = f": {part['why']}" if part["why"] else ""
+    why = f"when last heard of: {part['state']}{because}"
+    return part | {"state": "unknown", "why": why, "last_state": part["state"]}
 
 
 def _part(
@@ -122,13 +127,13 @@ def _bus(known: Known, wall: float) -> dict[str, Any]:
     return {"available": fresh, **why, **known.bus}
 
 
-def _figures(parts: Iterable[Part], groups: Mapping[str, Any] | None) -> dict[str, Any]:
+def _figures(parts: Iterable[Part], groups: Mapping[str, Any] | None, known: Known) -> dict[str, Any]:
     """The overview's four. Tools are no part of the fleet: the shop does not stand on them."""
     fleet = [part for part in parts if part["kind"] != "tool"]
     worst = max(groups.items(), key=lambda item: item[1]["lag"], default=None) if groups else None
     stored = [rates["events_in"] for part in fleet if part["name"] == "broker" and (rates := part["rates"])]
     return {
-        "up": sum(part["state"] in HEALTHY for part in fleet),
+        "up": sum(part["state"] in HEALTHY for part in fleet) if known.agent_lost is None else None,
         "of": len(fleet),
         "events_per_second": stored[0] if stored else None,
         "worst_lag": {"group": worst[0], "lag": worst[1]["lag"]} if worst else None,
