@@ -83,7 +83,7 @@ def _compile(topic: str, schema: Raw) -> jsonschema_rs.Validator:
     try:
         schema_work.check(decoded)
     except schema_work.TooMuchWorkError as error:
-        raise WireError("CONTRACT", f"the schema may take too long: {error}", field) from None
+        raise WireError("CONTRACT", f"the schema's work can not be bounded: {error}", field) from None
     try:
         return jsonschema_rs.validator_for(decoded, offline=True, pattern_options=jsonschema_rs.RegexOptions())
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
