@@ -54,7 +54,7 @@ def assert_witness_is_complete(shop: Fleet, seconds: float = 60) -> int:
     assert log, "an empty log proves nothing"
     poll_until("the journal to catch up", lambda: len(witnessed(shop)), lambda have: have >= len(log), seconds=seconds)
     kept = witnessed(shop)
-    twice = [event_id for event_id, times in Counter(each.id for each in kept).items() if times > 1]
+    twice = [seq for seq, times in Counter(each.seq for each in kept).items() if times > 1]
     assert not twice, f"in the journal more than once: {twice}"
     missing = {each.id for each in log} - {each.id for each in kept}
     assert not missing, f"{len(missing)} of {len(log)} events were not witnessed: {sorted(missing)[:5]}"

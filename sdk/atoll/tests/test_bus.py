@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rigs import PLACED, Member, MemoryRig, RealRig, Rig, keeping
 from scripted import Notes, until
 
 import atoll
+from atoll import _consumer
+from atoll._database import Outcome
 
 
 @pytest.fixture(params=["memory", "real"])
@@ -206,6 +209,37 @@ async def test_a_refused_event_stays_with_its_reason_and_the_others_go_on(orders
     assert row is not None
     assert tuple(row) == (2, "SCHEMA", "data.text")
     assert orders.relay.refused_rows == 1
+
+
+async def test_a_disk_that_was_full_used_up_no_attempt(
+    rig: Rig, orders: Member, payments: Member, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_consumer, "_RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(_consumer, "AWAY_SECONDS", (0.05, 0.1))
+    write, full = payments.database._run_group, True
+
+    def maybe(*args: Any) -> Any:
+        nothing = [Outcome(None, atoll.StorageError("payments.db: database or disk is full"))] * len(args[1])
+        return (nothing, False) if full else write(*args)
+
+    attempts: list[int] = []
+
+    @payments.events.on(PLACED, Notes)
+    def keep(event: atoll.Event[Notes], tx: atoll.Transaction) -> None:
+        attempts.append(event.attempt)
+        tx.execute("INSERT INTO note VALUES (?)", event.data.text)
+
+    async with payments:
+        monkeypatch.setattr(payments.database, "_run_group", maybe)
+        await orders.publish("a", "b")
+        await orders.publish("c", subject="o-2")
+        await until("the next session", lambda: payments.session.sessions == 2)
+        assert payments.consumer is not None
+        assert payments.consumer.away is not None
+        full = False
+        assert sorted(await payments.until_notes(3)) == ["a", "b", "c"]
+        assert attempts == [1, 1, 1]
+        assert await _dead_letters(rig, tmp_path) == []
 
 
 async def test_draining_finishes_what_is_here_and_hands_back_the_rest(

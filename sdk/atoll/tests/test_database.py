@@ -203,3 +203,58 @@ async def test_closing_finishes_what_is_queued(options: atoll.Options) -> None:
     await asyncio.sleep(0)
     await database.close()
     assert [await work for work in works] == [1] * 50
+
+
+async def test_a_work_that_finds_the_file_damaged_seals_the_database(options: atoll.Options) -> None:
+    """SQLite itself would commit: neither the works that share the commit nor later ones may go into such a file."""
+    database = atoll.Database(options.data / "orders.db", options.migrations)
+    await database.open()
+    await database.write(_add("needle"))
+    index = await database.read(
+        lambda tx: tx.one("SELECT rootpage FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'note'")
+    )
+    assert index is not None
+    await database.close()
+    _spoil(database.path, page=index["rootpage"])
+    await database.open()
+    works = [_add("before"), lambda tx: tx.execute("DELETE FROM note WHERE rowid = 1"), _add("after")]
+    outcomes = await database.write_each(works)
+    assert [type(one.error) for one in outcomes] == [atoll.StorageError] * 3
+    assert database.failure is not None
+    with pytest.raises(atoll.StorageError, match="malformed"):
+        await database.write(_add("later"))
+    assert await database.read(lambda tx: tx.one("SELECT count(*) FROM note NOT INDEXED")[0]) == 1  # type: ignore[index]
+    await database.close()
+
+
+def _spoil(path: Path, page: int) -> None:
+    """The page of an index is still one, and leads nowhere."""
+    content = bytearray(path.read_bytes())
+    there = slice((page - 1) * 4096, page * 4096)
+    assert b"needle" in content[there]
+    content[there] = content[there].replace(b"needle", b"nettle")
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_CORRUPT_VTAB, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR_READ])
+async def test_every_error_that_puts_the_file_in_doubt_seals_it(database: atoll.Database, code: int) -> None:
+    def fail(tx: atoll.Transaction) -> None:
+        error = sqlite3.DatabaseError("it is spoilt")
+        error.sqlite_errorcode = code
+        raise error
+
+    with pytest.raises(atoll.StorageError, match="it is spoilt"):
+        await database.write(fail)
+    assert database.failure is not None
+
+
+async def test_a_statement_that_finds_no_room_fails_as_a_commit_without_room_does(database: atoll.Database) -> None:
+    def page_limit(pages: int) -> Callable[[atoll.Transaction], object]:
+        return lambda tx: tx.one(f"PRAGMA max_page_count = {pages}")
+
+    await database.write(page_limit(1))  # no fewer than there are: the next page is one too many
+    with pytest.raises(atoll.StorageError, match="full"):
+        await database.write(lambda tx: tx.execute("INSERT INTO note SELECT hex(zeroblob(9000))"))
+    assert database.failure is None, "it can be freed"
+    await database.write(page_limit(1_000_000))
+    assert await database.write(_add("a")) == 1

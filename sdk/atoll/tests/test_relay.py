@@ -167,6 +167,21 @@ async def test_a_mark_that_does_not_fit_stops_the_relay_loudly(
     assert (await relay.counts())[0] == 1
 
 
+async def test_busy_before_the_comparison_is_no_way_round_it(
+    relay: Relay, broker: ScriptedBroker, database: atoll.Database
+) -> None:
+    """BUSY may come unasked: the broker's disk was full, and what an earlier session sent is not on it."""
+    broker.mark = {"mark": 9, "last_id": "x", "refused": []}
+    producer = broker.of("HELLO")[0]["producer"]
+    broker.answers["HELLO"] = lambda *_: broker.say("PUBNACK", producer=producer, code="BUSY", retry_after_ms=1)
+    broker.lose()
+    await until("the word", lambda: relay.counters.busy == 1)
+    await publish(database, "a")
+    await until("the stop", lambda: relay.stopped or _firsts(broker))
+    assert "restored from a backup" in str(relay.stopped)
+    assert _firsts(broker) == []
+
+
 async def test_a_broker_that_fits_again_lifts_the_stop(
     relay: Relay, broker: ScriptedBroker, database: atoll.Database
 ) -> None:

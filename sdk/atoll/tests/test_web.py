@@ -268,6 +268,19 @@ async def test_a_service_says_what_else_does_not_work(client: Client) -> None:
     assert (response.status, (await response.json())["degraded"]) == (200, ["bus", "maildir: no space"])
 
 
+async def test_a_service_that_can_commit_nothing_says_so(options: atoll.Options, key: SigningKey) -> None:
+    events = atoll.SubscriptionTable()
+    events.on(CAPTURED, Notes)(lambda event, tx: None)
+    (options.contract / "consumes" / f"{CAPTURED}.schema.json").write_text("{}")
+    database = atoll.Database(options.data / "orders.db", options.migrations)
+    attachment = web.attach(http.Application(), options, database=database, events=events)
+    assert attachment._consumer is not None
+    attachment._consumer.away = "orders.db: database or disk is full"
+    assert attachment.degraded == [
+        "bus", "storage: orders.db: database or disk is full; no event is handled until a commit succeeds"
+    ]  # fmt: skip
+
+
 async def test_metrics_are_prometheus_text(client: Client, key: SigningKey) -> None:
     await client.post("/orders", json=ORDER, headers=assertion(key))
     text = await (await client.get("/metrics")).text()

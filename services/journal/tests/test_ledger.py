@@ -72,9 +72,57 @@ def test_a_violation_that_is_delivered_again_is_no_second_one(ledger: Ledger) ->
     assert ledger.violations == 1
 
 
-def test_one_event_at_two_places_of_the_log_is_told(ledger: Ledger, tmp_path: Path) -> None:
+def test_one_event_at_two_places_of_the_log_is_told_and_kept_at_both(
+    ledger: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert kinds(ledger, seen(5), seen(6, number=5)) == ["TWICE"]
-    assert len(rows(tmp_path)) == 1
+    assert [(row.seq, row.id) for row in rows(tmp_path)] == [(5, "e-5"), (6, "e-5")]
+    again = ledger.store(LOG, [seen(6, number=5), seen(5)])
+    assert (again.new, again.known, again.violations, ledger.violations) == ([], [6, 5], [], 1)
+    assert reading.verify(tmp_path) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith("whole: 2 events")
+    assert out[1].startswith("violation TWICE at ")
+    assert out[1].endswith("event e-5 came before as seq 5")
+
+
+def test_an_id_that_is_used_again_keeps_no_event_out(ledger: Ledger, tmp_path: Path) -> None:
+    """Else who publishes could hide an event from the witness, by the id of an old one."""
+    paid = event(5, data={"refunded": "1000000.00"})
+    said = Sighting.of(6, paid, _parse.decode(paid.decode()))
+    assert kinds(ledger, seen(5)) == []
+    assert kinds(ledger, said) == ["TWICE"]
+    assert rows(tmp_path)[1].event == paid
+
+
+def test_an_event_whose_bytes_have_changed_is_told_and_kept(ledger: Ledger, tmp_path: Path) -> None:
+    changed = event(5, data={"n": 6})
+    said = Sighting.of(5, changed, _parse.decode(changed.decode()))
+    assert kinds(ledger, seen(5), said) == ["SEQ"]
+    again = ledger.store(LOG, [said, seen(5)])
+    assert (again.known, again.violations) == ([5, 5], [])
+    assert [row.event for row in rows(tmp_path)] == [event(5), changed]
+
+
+def test_an_event_that_comes_again_in_another_log_is_told_and_kept(ledger: Ledger, tmp_path: Path) -> None:
+    assert kinds(ledger, seen(5)) == []
+    assert kinds(ledger, seen(5), log="another") == ["TWICE"]
+    assert [row.log for row in rows(tmp_path)] == [LOG, "another"]
+
+
+def test_a_journal_of_the_first_version_keeps_repeats_from_now_on(tmp_path: Path) -> None:
+    first = tmp_path / "migrations"
+    first.mkdir()
+    shutil.copy(PROJECT / "migrations" / "0001-journal.sql", first)
+    old = Ledger(tmp_path, first)
+    old.open()
+    old.store(LOG, [seen(5)])
+    old.close()
+    ledger = Ledger(tmp_path, PROJECT / "migrations")
+    ledger.open()
+    assert kinds(ledger, seen(6, number=5)) == ["TWICE"]
+    assert [row.position for row in rows(tmp_path)] == [1, 2]
+    ledger.close()
 
 
 def test_two_events_at_one_place_of_the_log_are_told_and_kept(ledger: Ledger, tmp_path: Path) -> None:

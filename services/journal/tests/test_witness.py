@@ -271,6 +271,17 @@ def test_a_bus_that_breaks_its_order_is_told_to_everybody(
     assert '"kind": "ORDER"' in capsys.readouterr().err
 
 
+def test_an_event_that_uses_an_old_ones_id_is_kept_acknowledged_and_told(broker: Broker, tmp_path: Path) -> None:
+    with running(settings_for(broker, tmp_path)) as it:
+        until("credit", lambda: broker.said("CREDIT"))
+        broker.deliver((5, event(5)))
+        broker.deliver((6, event(5, data={"refunded": "1000000.00"})))
+        until("acks", lambda: broker.acked() == [5, 6])
+        assert it.witness is not None
+        assert it.witness.degraded == ["bus: 1 violations were seen; `python -m atoll_journal verify` tells them"]
+    assert [row.event for row in rows(tmp_path)] == [event(5), event(5, data={"refunded": "1000000.00"})]
+
+
 def test_a_new_log_is_another_log(broker: Broker, tmp_path: Path) -> None:
     logs = iter([LOG, "another"])
     broker.on["HELLO"] = lambda _: [broker.welcome(log=next(logs))]

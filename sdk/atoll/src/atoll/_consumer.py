@@ -8,12 +8,19 @@ NACK with its delay; anything else → NACK with the group's backoff. An ACK goe
 session ends before it, the event is delivered again and found in the inbox: a duplicate, without effect.
 
 While events are held, WIP extends their leases (the broker allows ten in all), so a slow batch is not delivered twice.
+
+With a full disk there is no verdict, and no event is to blame; but leases that run out count as attempts, and after the
+last of them all that came would be dead letters. So the consumer leaves: BYE hands everything back with its attempts
+unchanged. BYE ends the session, and there is one for all parts: the relay and the watches are in the next one at once,
+while the consumer subscribes there only after a commit has succeeded.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
+import sqlite3
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -37,6 +44,10 @@ BATCH_EVENTS_MAX = 128
 BATCH_SECONDS = 1.0
 """About so long a batch may take, as the last one went: what is slow is acknowledged as it goes on, not all at its end.
 Else a handler that is merely slow would look as if it hung, and leases would end before the last event is handled."""
+COMMIT_TRIES_MAX = 2
+"""Of a batch before it is handed back: a moment without room is not worth a session."""
+AWAY_SECONDS = (5.0, 10.0)
+"""From one look for room to the next; apart, since parts that share a disk find it full together."""
 ERROR_LENGTH_MAX = 500
 _RETRY_SECONDS = 1.0
 _PURGE_PAUSE_SECONDS = 0.05
@@ -80,6 +91,8 @@ class Consumer:
         """What this group will never get: first seq → last seq of the broker's log."""
         self.refused: str | None = None
         """Why the broker refused the subscription."""
+        self.away: str | None = None
+        """Why it has handed everything back and takes nothing for now: no commit succeeds."""
 
     @property
     def in_flight(self) -> int:
@@ -102,8 +115,8 @@ class Consumer:
     async def drain(self, timeout_seconds: float) -> None:
         """Takes nothing new and finishes what is here, for at most so long; BYE hands back the rest."""
         self._draining = True
-        if self._link is not None:
-            self._link.send(wire.Drain(self._group))
+        if self.away is None:
+            self._send(wire.Drain(self._group))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
                 await self._idle.wait()
@@ -111,10 +124,9 @@ class Consumer:
     # ---- Part --------------------------------------------------------------------------------------------------
 
     def welcomed(self, link: Link) -> None:
-        """Subscribes; credit comes with SUBOK."""
+        """Subscribes, unless it has left the group."""
         self._link = link
-        if not self._draining:
-            link.send(wire.Sub(self._group, self._table.topics, IN_FLIGHT_EVENTS_MAX))
+        self._subscribe()
 
     def received(self, message: wire.Incoming, frames: list[bytes]) -> None:
         """SUBOK, MSG, STALE, GAP, and ERR about the group."""
@@ -142,6 +154,11 @@ class Consumer:
         self._link = None
         self._queue.clear()
         self._held.clear()
+
+    def _subscribe(self) -> None:
+        """Credit comes with SUBOK."""
+        if self.away is None and not self._draining:
+            self._send(wire.Sub(self._group, self._table.topics, IN_FLIGHT_EVENTS_MAX))
 
     def _subscribed(self, message: wire.SubOk) -> None:
         self.refused = None
@@ -174,8 +191,9 @@ class Consumer:
             self._idle.set()
 
     async def _handle(self, batch: Sequence[_Delivery]) -> None:
-        """Runs a batch and answers it, trying again while the database cannot commit."""
+        """Runs a batch and answers it; if the database cannot commit, tries again, then leaves."""
         link = self._link
+        tries = 0
         while link is not None and link is self._link:
             try:
                 outcomes = await self._database.write_each([self._work(delivery) for delivery in batch])
@@ -186,9 +204,27 @@ class Consumer:
             if failure is None:
                 self._answer(link, batch, outcomes)
                 return
-            # Not the event's fault: a NACK would use up its attempts while the disk is full. Keep it and try again.
             _log.error("a batch could not be committed", error=str(failure), events=len(batch))
-            await asyncio.sleep(_RETRY_SECONDS)
+            tries += 1
+            if tries < COMMIT_TRIES_MAX or _is_constraint(failure):
+                await asyncio.sleep(_RETRY_SECONDS)
+            elif link is self._link:
+                await self._stay_away(link, failure)
+
+    async def _stay_away(self, link: Link, failure: StorageError) -> None:
+        """Hands back all deliveries, and subscribes again once a commit succeeds."""
+        self.away = str(failure)
+        _log.error("no commit succeeds: what was delivered is handed back", why=self.away, alarm=True)
+        link.send(wire.ClientBye(_sayable(f"storage: {failure}")))
+        self.lost()
+        self._idle.set()
+        while self.away is not None:
+            await asyncio.sleep(random.uniform(*AWAY_SECONDS))  # noqa: S311 - jitter, no secret
+            with contextlib.suppress(StorageError, OverloadedError):
+                await self._database.write(_probe)
+                self.away = None
+        _log.info("commits succeed again")
+        self._subscribe()
 
     def _work(self, delivery: _Delivery) -> Any:
         """The work of one event; its value is whether it was new."""
@@ -275,6 +311,17 @@ class Consumer:
         while gone == _inbox.PURGE_ROWS_MAX:
             gone = await self._database.write(lambda tx: _inbox.purge(connection_of(tx), oldest))
             await asyncio.sleep(_PURGE_PAUSE_SECONDS)
+
+
+def _is_constraint(failure: StorageError) -> bool:
+    """Deferred to the commit it is a handler's fault: handed back without an attempt, the event would come for ever."""
+    return isinstance(failure.__cause__, sqlite3.IntegrityError)
+
+
+def _probe(tx: Transaction) -> None:
+    """Writes a row and takes it away again: the commit needs room for the pages. A batch that needs more fails anew."""
+    tx.execute("INSERT INTO atoll_inbox (source, id, seq) VALUES ('', '', 0)")
+    tx.execute("DELETE FROM atoll_inbox WHERE source = '' AND id = ''")
 
 
 def _sayable(text: str) -> str:

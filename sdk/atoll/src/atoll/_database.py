@@ -11,9 +11,10 @@ between 1,000 and tens of thousands of writes a second.
     COMMIT                                                                             WAL + synchronous=FULL: fsynced
     … only now are results handed out
 
-Nobody sees a result before the COMMIT that holds it has returned; if the COMMIT fails, every work of the group fails.
-An I/O error or corruption seals the database: after a failed fsync nobody knows what the file holds, so no further
-write is tried and the process should end (exit code 74) and start again from what is on the disk.
+Nobody sees a result before the COMMIT that holds it has returned; if that fails, or a statement finds the disk full or
+the file damaged, every work of the group fails. An I/O error or corruption seals the database: after a failed fsync
+nobody knows what the file holds, so no further write is tried and the process should end (exit code 74) and start again
+from what is on the disk.
 
 Two processes never open one database: an flock'ed file beside it sees to that. Not a lock on the database itself, since
 closing any descriptor of that file would drop SQLite's own locks.
@@ -333,7 +334,9 @@ class Database:
         try:
             value = work(transaction)
         except BaseException as error:  # a SystemExit in a handler must not end the writer thread and hang everybody
-            if not connection.in_transaction:  # a full disk or an I/O error rolls back everything by itself
+            # The disk's fault is no outcome of this work: nothing of the group may be committed. SQLite sees to that by
+            # itself at times, by rolling everything back; from a damaged index it would go on.
+            if not connection.in_transaction or _storage_failed(error):
                 raise
             connection.execute("ROLLBACK TO work")
             connection.execute("RELEASE work")
@@ -424,6 +427,10 @@ def _snapshot(connection: sqlite3.Connection, work: Callable[[Reader], T]) -> T:
     finally:
         reader._end()
         connection.execute("ROLLBACK")
+
+
+def _storage_failed(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.Error) and _primary_code(error) in _FATAL_CODES | {sqlite3.SQLITE_FULL}
 
 
 def _primary_code(error: sqlite3.Error) -> int:

@@ -236,14 +236,14 @@ class Relay:
             self._go_back(expected)
 
     def _go_back(self, pseq: int) -> None:
-        """Forgets what was sent from `pseq` on; it goes out again."""
+        """Forgets what was sent from `pseq` on; it goes out again, if the comparison has said that it may."""
         while self._sent and self._sent[-1].pseq >= pseq:
             sent = self._sent.pop()
             self._sent_bytes -= sent.bytes
             if sent.span is not None:
                 _tracing.fail(sent.span, "not acknowledged; sent again", "not_acknowledged")
                 sent.span.end()
-        self._next = pseq
+        self._next = pseq if self._next else 0
         self._bell.set()
 
     def _pause(self, seconds: float) -> None:

@@ -6,6 +6,9 @@
 So a row that is changed, taken out or put in breaks every hash from there on; the head's hash, noted elsewhere, stands
 for all of it. The other columns are read from the event's bytes, and `verify` reads them again.
 
+Known is what came from the same place of the log with the same bytes. Nothing else about an event, its id least of all,
+keeps it out: what publishers say of themselves is what a witness is there to check.
+
 A batch is one transaction with `synchronous=FULL`: when `store` returns, what it stored has been fsynced.
 """
 
@@ -63,7 +66,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """What should not be: ORDER (a key went backwards), TWICE (one event, two seqs), SEQ (one seq, two events)."""
+    """What should not be: ORDER (a key went backwards), TWICE (one id, two seqs), SEQ (one seq, two events)."""
 
     kind: str
     seq: int
@@ -160,16 +163,14 @@ class Ledger:
         stored = Stored([], [], [])
         for sighting in sightings:
             known = db.execute(
-                "SELECT log, seq FROM events WHERE source = ? AND id = ?", (sighting.source, sighting.id)
+                "SELECT 1 FROM events WHERE log = ? AND seq = ? AND event = ?", (number, sighting.seq, sighting.raw)
             ).fetchone()
-            if known is None:
-                self._check(db, number, sighting, stored)
-                self._append(db, number, log, sighting)
-                stored.new.append(sighting.seq)
+            if known is not None:
+                stored.known.append(sighting.seq)
                 continue
-            if tuple(known) != (number, sighting.seq):
-                _violation(stored, "TWICE", sighting, f"event {sighting.id} came before as seq {known[1]}")
-            stored.known.append(sighting.seq)
+            self._check(db, number, sighting, stored)
+            self._append(db, number, log, sighting)
+            stored.new.append(sighting.seq)
         for violation in stored.violations:
             self.violations += db.execute(
                 "INSERT INTO violations (at_ms, kind, log, seq, subject, text) VALUES (?, ?, ?, ?, ?, ?)"
@@ -179,10 +180,20 @@ class Ledger:
         return stored
 
     def _check(self, db: sqlite3.Connection, number: int, sighting: Sighting, stored: Stored) -> None:
-        """A new event has a seq of its own, behind all that came of its key. It is kept either way, and told."""
-        same = db.execute("SELECT id FROM events WHERE log = ? AND seq = ?", (number, sighting.seq)).fetchone()
+        """A new event has an id and a seq of its own, behind all that came of its key. It is kept anyway, and told."""
+        first = db.execute(
+            "SELECT log, seq FROM events WHERE source = ? AND id = ? ORDER BY position LIMIT 1",
+            (sighting.source, sighting.id),
+        ).fetchone()
+        if first is not None and first != (number, sighting.seq):
+            where = f"seq {first[1]}" if first[0] == number else f"seq {first[1]} of another log"
+            _violation(stored, "TWICE", sighting, f"event {sighting.id} came before as {where}")
+        same = db.execute(
+            "SELECT id FROM events WHERE log = ? AND seq = ? ORDER BY position LIMIT 1", (number, sighting.seq)
+        ).fetchone()
         if same is not None:
-            _violation(stored, "SEQ", sighting, f"seq {sighting.seq} was event {same[0]} before, now {sighting.id}")
+            now = "other bytes of it" if same[0] == sighting.id else sighting.id
+            _violation(stored, "SEQ", sighting, f"seq {sighting.seq} was event {same[0]} before, now {now}")
             return
         last = db.execute(
             "SELECT max(seq) FROM events WHERE subject = ? AND log = ?", (sighting.subject, number)

@@ -75,7 +75,7 @@ class Attachment:
 
     @property
     def degraded(self) -> list[str]:
-        """What does not work now although the service is ready: `bus`, `outbox: why`, `consumer: why`."""
+        """What does not work now although the service is ready: `bus`; `outbox`, `consumer` or `storage: why`."""
         out = []
         if self.session.state != "up":
             out.append("bus")
@@ -85,6 +85,8 @@ class Attachment:
             out.append(f"outbox: {self._relay.refused_rows} events were refused")
         if self._consumer is not None and self._consumer.refused:
             out.append(f"consumer: {self._consumer.refused}")
+        if self._consumer is not None and self._consumer.away:
+            out.append(f"storage: {self._consumer.away}; no event is handled until a commit succeeds")
         for ask in self.also_degraded:
             out.extend(ask())
         return out
