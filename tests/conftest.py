@@ -42,9 +42,16 @@ def shop() -> Iterator[Fleet]:
 
 @pytest.fixture(scope="session")
 def real_orders() -> Path:
-    """The real invoices, which lie beside the repository."""
+    """The real invoices, which lie beside the repository.
+
+    Where nothing shared lies beside it they can not be had, on CI neither. Where it does, without them, the machine is
+    not as it should be, and on CI that is no reason to leave out what they test.
+    """
     if not REAL.exists():
-        pytest.skip(f"real orders: {REAL.name} is not in ../shared/data (see README, tests)")
+        why = f"real orders: {REAL.name} is not in ../shared/data (see README, tests)"
+        if REAL.parent.parent.exists():
+            leave_out(why)
+        pytest.skip(why)
     return REAL
 
 

@@ -354,10 +354,10 @@ def processes_of(state: Path) -> list[psutil.Process]:
             carries = any(wanted in word for word in process.cmdline()) or any(
                 wanted in value for value in process.environ().values()
             )
+            if carries and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-        if carries and process.status() != psutil.STATUS_ZOMBIE:
-            found.append(process)
     return found
 
 

@@ -53,10 +53,11 @@ def _assert_orders_are_final(shop: Fleet, book: Book) -> None:
         refused = database.execute("SELECT count(*) FROM atoll_outbox").fetchone()[0]
     assert refused == 0, f"{refused} events of orders never left its outbox"
     assert set(orders) == set(book.orders), "orders of another file, or missing ones"
-    assert set(returns) == set(book.returns)
+    assert set(returns) == set(book.returns), "returns of another file, or missing ones"
     open_orders = {invoice: status for invoice, status in orders.items() if status != "confirmed"}
     assert not open_orders, f"not confirmed: {open_orders}"
-    assert set(returns.values()) <= {"refunded"}, returns
+    open_returns = {invoice: status for invoice, status in returns.items() if status != "refunded"}
+    assert not open_returns, f"not refunded: {open_returns}"
 
 
 def _assert_stock_moved_once_a_line(shop: Fleet, book: Book) -> None:
@@ -102,7 +103,8 @@ def _assert_sales_counted_once(shop: Fleet, book: Book) -> None:
         counted = database.execute("SELECT id, count(*) AS times FROM documents GROUP BY id").fetchall()
     twice = [row["id"] for row in counted if row["times"] != 1]
     assert not twice, f"sales counted more than once: {twice}"
-    assert len(counted) == len(book.orders) + len(book.returns)
+    wanted_count = len(book.orders) + len(book.returns)
+    assert len(counted) == wanted_count, f"sales counted {len(counted)} orders and returns of {wanted_count}"
     total = shop.call("GET", "/sales?by=country").body["total"]
     wanted = book.sums("total")[""]
     found = (Decimal(total["revenue"]), total["units"], total["orders"])

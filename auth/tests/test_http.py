@@ -200,9 +200,9 @@ async def test_login_names_the_field_at_fault(auth: Caller, body: Any, field: st
 
 
 async def test_unknown_name_takes_as_long_as_a_wrong_password(auth: Caller) -> None:
-    """Coarse: medians of a few, in turn, so that both see the same machine."""
+    """Coarse: medians of some, in turn, so that both see the same machine."""
     taken: dict[str, list[float]] = {"anna": [], "nobody": []}
-    for _ in range(7):
+    for _ in range(15):
         for username, times in taken.items():
             began = time.perf_counter()
             assert (await auth.login(username, "wrong password")).status == 401

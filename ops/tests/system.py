@@ -126,11 +126,12 @@ def processes_of(state: Path) -> list[psutil.Process]:
     for process in psutil.process_iter():
         try:
             words = [*process.cmdline(), *process.environ().values()]
-            if process.pid != os.getpid() and any(str(state) in word for word in words):
+            carries = process.pid != os.getpid() and any(str(state) in word for word in words)
+            if carries and process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-    return [one for one in found if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    return found
 
 
 def _alive(pid: int) -> bool:

@@ -167,7 +167,7 @@ def test_two_at_once_build_it_once(tmp_path: Path) -> None:
     write_pins(tmp_path, None)
     write_program(tmp_path / "bin", "go", GO)
     log = tmp_path / "builds"
-    told = {"ATOLL_ROOT": str(tmp_path), "GOFAKE_LOG": str(log), "GOFAKE_SECONDS": "1.5"}
+    told = {"ATOLL_ROOT": str(tmp_path), "GOFAKE_LOG": str(log), "GOFAKE_SECONDS": "5"}
     both = [
         subprocess.Popen(
             [sys.executable, "-P", "-m", "atoll_ops", "jaeger"], env=os.environ | told, text=True,

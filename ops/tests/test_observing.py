@@ -18,7 +18,8 @@ from controlled import PROJECT, Control, part, running
 from atoll_ops.control import alarms, denials, scraping
 from atoll_ops.control.alarms import Alarm
 
-SNAPSHOT_SECONDS_MAX = 0.25  # a few ms in truth; the machine may be busy
+#: A few ms in truth; the machine may be busy. The shortest thing that it could wait for, the agent, has half a second.
+SNAPSHOT_SECONDS_MAX = 0.45
 
 
 @asynccontextmanager

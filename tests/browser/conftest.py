@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from browser import axe, bringing, people
 from browser.load import Load
-from browser.pages import Dashboard
+from browser.pages import PATIENCE_SECONDS, Dashboard
 from browser.people import Person
 from fleet import REPOSITORY, Fleet, fleet, write_mesh
 from left_out import leave_out
@@ -99,6 +99,7 @@ def axe_source() -> str:
 def browser(chromium: Path) -> Iterator[Browser]:
     """A headless Chromium with an empty profile. It ends with this suite: Playwright's loop would stop other tests'."""
     with sync_playwright() as playwright:
+        expect.set_options(timeout=PATIENCE_SECONDS * 1000)  # a page's own default time-out does not reach it
         running = playwright.chromium.launch(executable_path=chromium, headless=True, args=list(_FLAGS))
         yield running
         running.close()

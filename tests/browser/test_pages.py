@@ -141,6 +141,8 @@ def test_the_keyboard_alone_kills_nothing_by_one_key_and_reaches_everything(visi
     tab.expect_state("payments", "running")
     for key in "abcdefghijklmnopqrstuvwxyz":
         tab.page.keyboard.press(key)
+    for _ in range(2):  # the server has drawn the page anew, and with it whatever a key had asked for
+        _wait_for_update(tab)
     assert not tab.dialog.is_visible()
     button = tab.actions("payments")
     button.focus()
@@ -148,6 +150,11 @@ def test_the_keyboard_alone_kills_nothing_by_one_key_and_reaches_everything(visi
     expect(tab.page.get_by_role("menuitem", name="Kill")).to_be_visible()
     tab.page.keyboard.press("Escape")
     expect(tab.page.get_by_role("menuitem", name="Kill")).to_be_hidden()
+
+
+def _wait_for_update(tab: Dashboard) -> None:
+    before = tab.updated()
+    poll_until("the page to be updated", tab.updated, lambda seen: seen != before, seconds=10)
 
 
 def _fits(page: Page, look: Look) -> None:

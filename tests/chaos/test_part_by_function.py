@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -15,54 +15,66 @@ import pytest
 from fleet import Fleet, fleet, http
 from mail import mails
 from polling import poll_until
-from topology import LOOKERS
+from topology import LOOKERS, PARTS
 from witness import assert_witness_is_complete, witnessed
 
-Check = Callable[[Fleet], None]
+UP = ("running", "degraded")
+#: A function of the shop, tried while these parts are dead.
+Check = Callable[[Fleet, Collection[str]], None]
 
 
-def accepts_orders(shop: Fleet) -> None:
+def accepts_orders(shop: Fleet, _: Collection[str]) -> None:
     """An order is accepted (202): it is safe in orders' own database."""
     shop.place(f"table-{uuid4()}")
 
 
-def confirms_orders(shop: Fleet) -> None:
+def confirms_orders(shop: Fleet, _: Collection[str]) -> None:
     """An order goes all the way."""
     shop.wait_order(shop.place(f"table-{uuid4()}"), "confirmed")
 
 
-def reads_orders(shop: Fleet) -> None:
+def reads_orders(shop: Fleet, _: Collection[str]) -> None:
     """The list of orders answers."""
     assert shop.call("GET", "/orders?limit=1").status == 200
 
 
-def reads_stock(shop: Fleet) -> None:
+def reads_stock(shop: Fleet, _: Collection[str]) -> None:
     """Stock answers."""
     assert shop.call("GET", "/stock/85123A").status == 200
 
 
-def reads_sales(shop: Fleet) -> None:
+def reads_sales(shop: Fleet, _: Collection[str]) -> None:
     """Sales answer."""
     assert shop.call("GET", "/sales?by=day").status == 200
 
 
-def writes_mail(shop: Fleet) -> None:
+def writes_mail(shop: Fleet, _: Collection[str]) -> None:
     """The customer of an order that ends is told."""
     order_id = shop.place(f"table-{uuid4()}")
     poll_until("its mail", lambda: len(mails(shop).get(order_id, [])), lambda count: count == 1, seconds=20)
 
 
-def issues_tokens(shop: Fleet) -> None:
+def issues_tokens(shop: Fleet, _: Collection[str]) -> None:
     """Auth gives out a token."""
     shop.grant({"grant_type": "client_credentials"})
 
 
-def shows_status(shop: Fleet) -> None:
-    """The operator sees the state of every part."""
-    assert shop.status()["broker"]["pid"] or shop.status()["broker"]["state"] != "running"
+def shows_status(shop: Fleet, absent: Collection[str]) -> None:
+    """The operator sees the state of every part: of those that are dead, and of all others."""
+    gone = {"agent", "control"} if "ops" in absent else set(absent)
+    others = {*PARTS, *(LOOKERS if shop.whole else ())} - gone
+    poll_until(
+        f"{', '.join(sorted(gone))} to be shown as gone and all others as up",
+        lambda: {name: (part["state"], part["pid"]) for name, part in shop.status().items()},
+        lambda seen: (
+            all(seen[name][0] not in UP and seen[name][1] is None for name in gone)
+            and all(seen[name][0] in UP and seen[name][1] for name in others)
+        ),
+        seconds=20,
+    )
 
 
-def survives_a_gateway_restart(shop: Fleet) -> None:
+def survives_a_gateway_restart(shop: Fleet, _: Collection[str]) -> None:
     """A gateway that starts without bus and auth serves from the routes and keys that it kept on disk."""
     old = shop.signal("gateway", signal.SIGKILL)
     shop.wait_back("gateway", old)
@@ -113,9 +125,7 @@ def dead(shop: Fleet, part: str) -> Iterator[None]:
         yield
     finally:
         shop.atoll("start", part)
-        poll_until(
-            f"{part} to run", lambda: shop.status()[part]["state"], lambda s: s in ("running", "degraded"), seconds=20
-        )
+        poll_until(f"{part} to run", lambda: shop.status()[part]["state"], lambda s: s in UP, seconds=20)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +135,7 @@ def dead(shop: Fleet, part: str) -> Iterator[None]:
 def test_without_the_part_the_function_goes_on(shop: Fleet, part: str, function: Check) -> None:
     shop.token(fresh=True)  # issued before: a token outlives the death of auth
     with dead(shop, part):
-        function(shop)
+        function(shop, {part})
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +154,7 @@ def test_nobody_needs_who_only_looks(watched: Fleet, absent: tuple[str, ...]) ->
         for part in absent:
             stack.enter_context(dead(watched, part))
         for function in BUSINESS:
-            function(watched)
+            function(watched, absent)
 
 
 @pytest.mark.parametrize("part", WATCHERS)

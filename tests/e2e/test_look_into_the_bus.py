@@ -29,7 +29,7 @@ from rawbus import Peer, event
 RESERVED, PLACED = "inventory.stock.reserved.v1", "orders.order.placed.v1"
 NOISE = "orders.noise.made.v1"  # a topic that no group takes
 ATTEMPTS_MAX = 3
-FAULT_SECONDS = 4.0
+FAULT_SECONDS = 10.0
 BATCH, BATCHES = 128, 100
 PRODUCER = f"orders/{uuid.uuid4()}"
 PASSWORD = "correct horse battery staple"

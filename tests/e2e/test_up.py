@@ -148,13 +148,8 @@ def test_ctrl_c_drains_everything(state: Path) -> None:
     ) as up:  # fmt: skip
         running = Fleet(state, REPOSITORY / "mesh.toml")
         try:
-            poll_until(
-                "the gateway to be ready",
-                lambda: http("GET", f"{running.gateway}/readyz").status,
-                lambda status: status == 200,
-                seconds=90,
-            )
-            running.place("before-ctrl-c")
+            # The gateway may be ready before auth is up and before orders has announced itself.
+            poll_until("an order to be taken", lambda: running.place("before-ctrl-c"), seconds=90, every=0.2)
             ports = [part["port"] for part in running.status().values() if part["port"]]
             os.killpg(up.pid, signal.SIGINT)  # what a terminal does
             output, _ = up.communicate(timeout=60)

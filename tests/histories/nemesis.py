@@ -188,9 +188,19 @@ class ClientLane(Lane):
     def __init__(self, nemesis: Nemesis, actors: Sequence[Actor]) -> None:
         super().__init__(nemesis)
         self._actors = actors
+        self._next: dict[str, list[Actor]] = {}
+
+    def draw_actor(self, kind: str) -> Actor:
+        """Whom it hits, from a deck of this kind's own: nobody is spared one kind for long, the one island neither."""
+        left = self._next.setdefault(kind, [])
+        if not left:
+            left.extend(self._actors)
+            self.random.shuffle(left)
+        return left.pop()
 
     def strike(self) -> None:
-        kind, actor, chance = self.draw(), self.random.choice(self._actors), self.random.random()
+        kind = self.draw()
+        actor, chance = self.draw_actor(kind), self.random.random()
         with actor.lock:
             sort = actor.name.split("-")[0]
             if kind == "kill":

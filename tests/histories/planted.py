@@ -56,22 +56,31 @@ def _of(history: History, event_id: str, group: str | None = None) -> list[list[
 
 def _some(history: History, *, kind: str = "plain", identity: str = "shop", key: str = "k-") -> Published:
     """A published event in the middle of the history, acknowledged."""
+    return _found(history, kind, identity, key)[0]
+
+
+def _found(history: History, kind: str, identity: str, key: str) -> list[Published]:
+    """Such events, from the middle one on."""
     found = [
         one for one in history.published.values()
         if one.kind == kind and one.identity == identity and one.key.startswith(key)
         and (history.outcome(one) == "ok" or kind.startswith("bad"))
     ]  # fmt: skip
     assert found, f"the history has no {kind} event of {identity}"
-    return found[len(found) // 2]
+    return found[len(found) // 2 :]
 
 
-def _follower(history: History, first: Published) -> Published:
-    """The next of the same producer and key."""
-    later = [
-        one for one in history.published.values()
-        if (one.producer, one.key) == (first.producer, first.key) and one.pseq > first.pseq and one.id in history.seqs
-    ]  # fmt: skip
-    return min(later, key=lambda one: one.pseq)
+def _two_of_a_key(history: History) -> tuple[Published, Published]:
+    """The first event from the middle on that has another of its producer and key behind it, and the next such."""
+    for first in _found(history, "plain", "shop", "k-"):
+        later = [
+            one for one in history.published.values()
+            if (one.producer, one.key) == (first.producer, first.key) and one.pseq > first.pseq
+            and one.id in history.seqs
+        ]  # fmt: skip
+        if later:
+            return first, min(later, key=lambda one: one.pseq)
+    raise AssertionError("from its middle on the history has no two events of one producer and key")
 
 
 def _forget_deliveries(history: History, event_id: str, group: str | None = None) -> None:
@@ -293,8 +302,7 @@ def an_event_stands_before_one_that_was_acknowledged_before_it_was_made(history:
 
 @_breaks("I7")
 def two_of_a_key_are_first_delivered_in_the_wrong_order(history: History) -> None:
-    one = _some(history)
-    after = _follower(history, one)
+    one, after = _two_of_a_key(history)
     fences = [message[FENCE] for message in _of(history, one.id, "witness")]
     highest = max(fence for fence in fences if isinstance(fence, int))
     for message in _of(history, one.id, "witness"):
@@ -303,8 +311,7 @@ def two_of_a_key_are_first_delivered_in_the_wrong_order(history: History) -> Non
 
 @_breaks("I7")
 def two_effects_of_a_key_change_places(history: History) -> None:
-    one = _some(history)
-    after = _follower(history, one)
+    one, after = _two_of_a_key(history)
     ids = _only(history, "effects", group="mail")["ids"]
     first, second = ids.index(one.id), ids.index(after.id)
     ids[first], ids[second] = ids[second], ids[first]
@@ -312,8 +319,7 @@ def two_effects_of_a_key_change_places(history: History) -> None:
 
 @_breaks("I7")
 def the_islands_effects_of_a_key_change_places(history: History) -> None:
-    one = _some(history)
-    after = _follower(history, one)
+    one, after = _two_of_a_key(history)
     ids = _only(history, "effects", group="island")["ids"]
     first, second = ids.index(one.id), ids.index(after.id)
     ids[first], ids[second] = ids[second], ids[first]
@@ -322,8 +328,7 @@ def the_islands_effects_of_a_key_change_places(history: History) -> None:
 @_breaks("I7")
 def a_key_goes_back_within_a_boot(history: History) -> None:
     """The second of a key is out before the first is finished: the first comes again after it."""
-    one = _some(history)
-    after = _follower(history, one)
+    one, after = _two_of_a_key(history)
     last = _of(history, after.id, "witness")[-1]
     again = list(_of(history, one.id, "witness")[-1])
     again[FENCE] = int(str(last[FENCE])) + 1

@@ -85,6 +85,17 @@ def test_the_same_seed_deals_the_same_faults(lane: Any) -> None:
     assert {card.kind for card in lane.deck} == set(dealt("a")[:decks]), "a deck deals every kind"
 
 
+def test_each_kind_of_fault_hits_every_actor_before_any_again() -> None:
+    actors = [f"actor-{number}" for number in range(10)]
+    one: Any = ClientLane.__new__(ClientLane)
+    one.random, one._actors, one._next = random.Random("a"), actors, {}
+    hit: dict[str, list[str]] = {"kill": [], "stop": []}
+    for kind in ("kill", "stop", "kill") * 10:
+        hit[kind].append(one.draw_actor(kind))
+    assert sorted(hit["stop"]) == sorted(hit["kill"][:10]) == sorted(hit["kill"][10:]) == sorted(actors)
+    assert hit["kill"][:10] != hit["kill"][10:], "shuffled once for all"
+
+
 _STARTER = """
 import sys, time
 from pathlib import Path

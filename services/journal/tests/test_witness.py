@@ -18,6 +18,11 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BACKOFF_SECONDS", (0.02, 0.1))
     monkeypatch.setattr(module, "NO_ROOM_SECONDS", 0.1)
     monkeypatch.setattr(module, "REFUSED_SECONDS", 0.1)
+
+
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a broker that is silent. One that speaks has its full time: it may share a busy machine."""
     monkeypatch.setattr(module, "HELLO_SECONDS", 0.5)
 
 
@@ -156,6 +161,7 @@ def test_a_silent_broker_is_left(broker: Broker, tmp_path: Path) -> None:
         until("another session", lambda: len(broker.said("HELLO")) >= 2, seconds=5)
 
 
+@pytest.mark.usefixtures("_impatient")
 def test_without_an_answer_to_hello_it_says_so_and_goes_on(broker: Broker, tmp_path: Path) -> None:
     broker.on["HELLO"] = lambda _: []
     with running(settings_for(broker, tmp_path)) as it:
@@ -192,6 +198,7 @@ def test_nobody_there(tmp_path: Path, broker: Broker) -> None:
         until("it to be said", lambda: it.witness is not None and "refuses connections" in it.witness.why)
 
 
+@pytest.mark.usefixtures("_impatient")
 def test_another_brokers_key_is_not_spoken_to(broker: Broker, tmp_path: Path) -> None:
     settings = settings_for(broker, tmp_path)
     broker_public, _ = zmq.curve_keypair()
