@@ -10,7 +10,7 @@ from .violations import must
 
 @dataclass(slots=True, frozen=True)
 class Event:
-    """What a publisher sends. `flaw`: what is wrong with it in itself, if anything: large, envelope, data."""
+    """What a publisher sends. `flaw`: what is wrong with it in itself, if anything: large, envelope, source, data."""
 
     body: bytes
     topic: str
@@ -24,6 +24,8 @@ class Event:
             return "TOO_LARGE", ""
         if self.flaw == "envelope":
             return "SCHEMA", "subject"
+        if self.flaw == "source":
+            return "SCHEMA", "source"
         if self.topic not in announced:
             return "ACL", "type"
         return ("SCHEMA", "data.n") if self.flaw == "data" else None

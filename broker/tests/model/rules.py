@@ -275,13 +275,15 @@ class Rules:
         self.count += 1
         topic = self.pick((PLACED, PLACED, CANCELLED) if identity == "shop" else (CAPTURED, CAPTURED, PLACED))
         subject = self.pick(SUBJECTS)
-        made = event(self.count, subject, topic)
+        made = event(self.count, subject, topic) | {"source": f"/{identity}"}
         if size := self.pick((0, 0, 0, 300)):
             made["data"]["pad"] = "x" * size
         if flaw == "large":
             made["data"]["pad"] = "x" * 1100
         elif flaw == "envelope":
             del made["subject"]
+        elif flaw == "source":
+            made["source"] = self.pick(("/auth", f"/{identity}ping", identity))
         elif flaw == "data":
             made["data"] = {}
         return Event(msgspec.json.encode(made), topic, subject, made["id"], flaw)
@@ -317,7 +319,7 @@ class Rules:
         for pseq in range(first, first + count):
             if pseq >= following or pseq not in known:
                 flawed = kind == "with a refusal" and (pseq == following or self.chance(2))
-                known[pseq] = self.event(peer.identity, self.pick(("large", "envelope", "data")) if flawed else "")
+                known[pseq] = self.event(peer.identity, self.pick(("large", "envelope", "source", "data")) if flawed else "")
             batch.append(known[pseq])
         fresh = batch[following - first :]
         busy = (
