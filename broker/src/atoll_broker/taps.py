@@ -72,16 +72,23 @@ class Tap:
     @property
     def more(self) -> bool:
         """Could `take` give more at once?"""
-        return self.events > 0 and self.bytes > 0 and (bool(self._buffer) or self._reading)
+        return self.events > 0 and self.bytes > 0 and (bool(self._buffer) or (self._reading and not self._is_under_way))
+
+    @property
+    def _is_under_way(self) -> bool:
+        """Is what it would read next being trimmed? Whether it is gone is known when the disk has answered."""
+        return self._position + 1 < self._log.first_readable
 
     def _read_on(self, at_ms: int) -> None:
         """A piece of history into the buffer, when the last one has gone out."""
         if self._buffer or not (self.events > 0 and self.bytes > 0):
             return
-        first = self._log.first_readable
+        first = self._log.oldest
         if self._position < first - 1:
             self.gap = Gap(self._position + 1, first - 1, "retention took it away before it was read", at_ms)
             self._position = first - 1
+        if self._is_under_way:
+            return
         found = self._log.read(self._position)
         for event in found:
             if self.matches(event.topic):

@@ -884,12 +884,16 @@ class Reference:
             must((kept_back := group.kept_back(self.now)) is None, "who can take an event gets it", kept_back)
         for session in self.sessions.values():
             for tap in session.taps.values():
-                if tap.events > 0 and tap.bytes > 0:
+                if tap.events > 0 and tap.bytes > 0 and not self._may_wait(tap):
                     must(not (unsent := tap.unsent(self.topics)), "a tap with credit gets what there is", tap, unsent)
             for kind, shown in session.watches.items():
                 must(shown == self.state(kind), "who watches a state has been told it", kind, shown)
         for request, question in self.questions.items():
             must(question.commits < question.commits_max, "a question is answered after its commit", request)
+
+    def _may_wait(self, tap: Tap) -> bool:
+        """Whether what it has not seen is gone is known when the disk has answered."""
+        return tap.history and self.commit is not None and tap.last + 1 < self.commit.cut_at_most
 
 
 def choice_of(header: Header) -> tuple[str | None, int, int]:

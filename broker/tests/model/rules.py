@@ -319,7 +319,8 @@ class Rules:
         for pseq in range(first, first + count):
             if pseq >= following or pseq not in known:
                 flawed = kind == "with a refusal" and (pseq == following or self.chance(2))
-                known[pseq] = self.event(peer.identity, self.pick(("large", "envelope", "source", "data")) if flawed else "")
+                flaw = self.pick(("large", "envelope", "source", "data")) if flawed else ""
+                known[pseq] = self.event(peer.identity, flaw)
             batch.append(known[pseq])
         fresh = batch[following - first :]
         busy = (
@@ -586,7 +587,7 @@ class Rules:
         if any(question.commits_max > 1 for question in self.reference.questions.values()):
             return
         group = self.reference.groups[name]
-        drawn = [1, *group.items] if self.chance(2) else [self.pick((1, *group.items))]
+        drawn = [self.pick((1, *group.items))] if self.chance(4) else [1, *group.items]
         reached = self.world.reached
         first = start or min(drawn, key=lambda seq: reached["event", group.state_of(seq), "replay of a range"])
         last = first + self.pick((0, 0, 3, 30))
