@@ -189,9 +189,12 @@ def _strace(options: list[str], threads: list[int], output: Path) -> Iterator[su
 
 
 def _wait_attached(tracer: subprocess.Popen[bytes], thread: int) -> None:
+    """Or until its process is dead: what the others of it do may bring the kill before anybody has looked."""
     status = Path(f"/proc/{thread}/status")
 
     def traced_by() -> int:
+        if not status.exists() or "\nState:\tZ" in status.read_text():
+            return tracer.pid
         assert tracer.poll() is None, f"strace ended with {tracer.returncode}"
         found = re.search(r"TracerPid:\s*(\d+)", status.read_text())
         return int(found[1]) if found else 0
