@@ -28,6 +28,9 @@ PLANTED = Path(__file__).parent / "planted" / "misbehaving"
 LEASE_SECONDS = 2
 OPENING_STOCK = 1000
 DECLINE_ABOVE = 100
+#: What Jaeger remarks of a span that ends after its parent and lasted less long, as a consumer's may. One whose parent
+#: is missing is told in other words.
+ASYNCHRONOUS = "clock skew adjustment disabled; not applying calculated delta"
 RESERVED, CAPTURED = "inventory.stock.reserved.v1", "payments.payment.captured.v1"
 HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country"
 #: What may be on a span; anything else is new, and its author says here that it is no customer's data.
@@ -121,7 +124,8 @@ def whole(shop: Shop, order_id: str, way: str) -> Trace:
     assert trace.roots == [("demo", "POST")], trace.tree()
     assert {span.trace for span in trace.spans} == {trace.id}
     for span in trace.spans:
-        assert not span.warnings, (span.place, span.warnings)
+        warnings = [warning for warning in span.warnings if not warning.startswith(ASYNCHRONOUS)]
+        assert not warnings, (span.place, warnings)
         _says_what_it_is(span)
     _has_links(shop, trace)
     _is_in_time(trace)
