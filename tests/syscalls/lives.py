@@ -72,6 +72,8 @@ class Trial:
     roles: tuple[str, ...] = ()
     """Points of these roles alone; none: of all."""
     crashes_a_life: int = CRASHES_A_LIFE
+    kinds: tuple[str, ...] = ()
+    """Kinds of calls that at least one kill must hit."""
     points_max: int | None = None
     """For a control, which need not try them all."""
     seed: int = field(default_factory=seed)
@@ -84,7 +86,7 @@ class Trial:
         began = time.monotonic()
         counts = self._count()
         self.total = sum(counts.values())
-        points = chosen(counts, self.seed)
+        points = chosen(counts)
         if self.points_max is not None and len(points) > self.points_max:
             points = random.Random(self.seed).sample(points, self.points_max)
         assert points, f"{self.title}: no such call was made: {counts}"
@@ -97,7 +99,7 @@ class Trial:
     def assert_word_kept(self) -> None:
         """Nothing failed, and most kills hit."""
         assert not self.tally.failures, "\n".join(self.tally.failures)
-        self.tally.assert_enough()
+        self.tally.assert_enough(self.kinds)
 
     def _count(self) -> Counts:
         nurseries = Nurseries()

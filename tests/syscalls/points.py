@@ -1,19 +1,15 @@
-"""Which points there are, which of them are tried, and what is said when one of them fails."""
+"""Which points there are, what became of them, and what is said when one of them fails."""
 
 from __future__ import annotations
 
 import os
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from syscalls.processes import Point
 
-#: Of the calls of one thread role and kind, all of the first so many are tried …
-FIRST = 60
-#: … and of the rest an even sample of at most so many, its phase from the seed.
-SAMPLED = 20
 #: Two runs of one script make not quite the same calls: they may batch differently. More misses than this prove little.
 MISSED_SHARE_MAX = 0.15
 #: `main:write:17` tries that point alone.
@@ -25,28 +21,13 @@ def seed() -> int:
     return int(os.environ.get("ATOLL_SEED") or random.SystemRandom().randrange(1 << 32))
 
 
-def chosen(
-    counts: Mapping[tuple[str, str], int], number: int, first: int = FIRST, sampled: int = SAMPLED
-) -> list[Point]:
-    """The points to try, in a stable order. `number` is the seed."""
+def chosen(counts: Mapping[tuple[str, str], int]) -> list[Point]:
+    """Every call of every role, in a stable order; or the one that SYSCALL_POINT names."""
     if only := os.environ.get(ONLY):
         return [Point.parse(only)]
     return [
-        Point(role, syscall, call)
-        for (role, syscall), count in sorted(counts.items())
-        for call in _calls(count, random.Random(f"{number} {role} {syscall}"), first, sampled)
+        Point(role, syscall, call) for (role, syscall), count in sorted(counts.items()) for call in range(1, count + 1)
     ]
-
-
-def _calls(count: int, chance: random.Random, first: int, sampled: int) -> Iterable[int]:
-    yield from range(1, min(count, first) + 1)
-    rest = count - first
-    if rest <= sampled:
-        yield from range(first + 1, count + 1)
-        return
-    step = rest / sampled
-    phase = chance.random()
-    yield from (first + 1 + int((index + phase) * step) for index in range(sampled))
 
 
 @dataclass
@@ -73,11 +54,13 @@ class Tally:
         """How many kills hit."""
         return sum(self.hit.values())
 
-    def assert_enough(self) -> None:
-        """A run whose kills mostly came too late says nothing."""
+    def assert_enough(self, kinds: Collection[str]) -> None:
+        """A run whose kills mostly came too late says nothing, nor one in which some kind of call was never hit."""
         tried = sum(self.tried.values())
         assert tried, "no points"
         assert self.kills >= tried * (1 - MISSED_SHARE_MAX), f"only {self.kills} of {tried} kills hit: {self.by_kind()}"
+        missing = set(kinds) - {call for (_, call), hits in self.hit.items() if hits}
+        assert not missing or ONLY in os.environ, f"no kill hit a {missing}: {self.by_kind()}"
 
     def by_kind(self) -> str:
         """`main write 12/12, …`: hits of tries."""

@@ -22,6 +22,7 @@ from syscalls.verdict import assert_word_kept
 SIZES = (1, 3, 1, 4, 2, 1)
 KEYS = 4
 PLANTED = Path(__file__).parent / "planted"
+WRITES = ("write", "pwrite64", "fdatasync")
 #: What a publisher says whose broker has forgotten what it acknowledged (clients.Publisher).
 LOST = "; the broker has "
 
@@ -166,7 +167,7 @@ class FirstStarts(Starts):
 
 
 def test_no_acked_event_is_lost_wherever_the_broker_dies(tmp_path: Path) -> None:
-    trial = Trial("broker", "wherever_the_broker_dies", Brokers, tmp_path)
+    trial = Trial("broker", "wherever_the_broker_dies", Brokers, tmp_path, kinds=("sendto", *WRITES))
     trial.run()
     trial.assert_word_kept()
 
@@ -176,19 +177,22 @@ def test_no_acked_event_is_lost_where_the_log_is_trimmed_and_checkpointed(tmp_pa
         plant = PLANTED / "checkpoints_often.py"
         return Brokers(nurseries, folder, mesh=MESH_THAT_TRIMS, lenient=True, plant=plant)
 
-    trial = Trial("broker that trims", "trimmed_and_checkpointed", begin, tmp_path, roles=("writer",))
+    roles, kinds = ("writer",), ("ftruncate", *WRITES)
+    trial = Trial("broker that trims", "trimmed_and_checkpointed", begin, tmp_path, roles=roles, kinds=kinds)
     trial.run()
     trial.assert_word_kept()
 
 
 def test_a_broker_that_dies_while_it_starts_can_start_again(tmp_path: Path) -> None:
-    trial = Trial("broker's start after a kill", "dies_while_it_starts", Starts, tmp_path, roles=("main",))
+    roles, kinds = ("main",), ("fsync", "ftruncate", "openat", "sendto", *WRITES)
+    trial = Trial("broker's start after a kill", "dies_while_it_starts", Starts, tmp_path, roles=roles, kinds=kinds)
     trial.run()
     trial.assert_word_kept()
 
 
 def test_a_broker_that_dies_in_its_first_start_can_start_again(tmp_path: Path) -> None:
-    trial = Trial("broker's first start", "first_start", FirstStarts, tmp_path, roles=("main",), crashes_a_life=1)
+    roles, kinds = ("main",), ("mkdir", "unlink", "chmod", "fsync", "sendto", *WRITES)
+    trial = Trial("broker's first start", "first_start", FirstStarts, tmp_path, roles, crashes_a_life=1, kinds=kinds)
     trial.run()
     trial.assert_word_kept()
 

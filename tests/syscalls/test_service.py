@@ -28,6 +28,7 @@ PLANTED = Path(__file__).parent / "planted"
 CHAOS_PLANTED = REPOSITORY / "tests" / "chaos" / "planted"
 SIZES = (1, 3, 1, 2)
 KEYS = 3
+KINDS = ("write", "pwrite64", "fdatasync", "sendto")
 PLAY_SECONDS_MAX = 15.0
 START_SECONDS_MAX = 10.0
 #: For effects that come after their ACK, which is what a planted fault does.
@@ -260,13 +261,13 @@ class Relaying(Desk):
 
 
 def test_the_relay_loses_nothing_and_sends_nothing_twice_wherever_it_dies(tmp_path: Path) -> None:
-    trial = Trial("relay", "the_relay_loses_nothing", Relaying, tmp_path)
+    trial = Trial("relay", "the_relay_loses_nothing", Relaying, tmp_path, kinds=KINDS)
     trial.run()
     trial.assert_word_kept()
 
 
 def test_an_event_has_one_effect_wherever_its_consumer_dies(tmp_path: Path) -> None:
-    trial = Trial("consumer", "one_effect_wherever", Consuming, tmp_path)
+    trial = Trial("consumer", "one_effect_wherever", Consuming, tmp_path, kinds=KINDS)
     trial.run()
     trial.assert_word_kept()
 

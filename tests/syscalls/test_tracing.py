@@ -6,7 +6,6 @@ import os
 import re
 import signal
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -78,14 +77,17 @@ def test_what_a_nursery_has_started_dies_with_it(tmp_path: Path) -> None:
     life.end()
 
 
-def test_the_first_calls_are_all_tried_and_the_rest_evenly() -> None:
-    found = points.chosen({("main", "write"): 1000, ("io", "sendto"): 7}, 42)
-    calls = [point.number for point in found if point.role == "main"]
-    assert calls[: points.FIRST] == list(range(1, points.FIRST + 1))
-    rest = calls[points.FIRST :]
-    assert len(rest) == points.SAMPLED
-    assert max(later - earlier for earlier, later in pairwise(rest)) <= 48, "1 + 940 / 20"
-    assert 1000 - 48 < rest[-1] <= 1000
-    assert [point.number for point in found if point.role == "io"] == list(range(1, 8))
-    assert points.chosen({("main", "write"): 1000}, 42) == points.chosen({("main", "write"): 1000}, 42)
+def test_every_call_is_a_point() -> None:
+    found = points.chosen({("main", "write"): 3, ("io", "sendto"): 2})
+    assert " ".join(map(str, found)) == "io:sendto:1 io:sendto:2 main:write:1 main:write:2 main:write:3"
     assert Point.parse(str(found[0])) == found[0]
+
+
+def test_a_kind_of_call_that_no_kill_hit_is_missed() -> None:
+    tally = points.Tally()
+    for number in range(1, 10):
+        tally.add(Point("main", "write", number), hit=True)
+    tally.assert_enough(("write",))
+    tally.add(Point("main", "fdatasync", 1), hit=False)
+    with pytest.raises(AssertionError, match=r"no kill hit a .*fdatasync"):
+        tally.assert_enough(("write", "fdatasync"))
