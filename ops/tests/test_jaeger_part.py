@@ -58,7 +58,7 @@ def test_it_starts_with_the_system_and_is_killed_stopped_and_paused_like_any_par
 
 def test_nothing_waits_while_it_is_built(looked: System, tmp_path: Path) -> None:
     write_program(tmp_path / "bin", "go", GO)
-    looked.told["GOFAKE_SECONDS"] = "4"
+    looked.told["GOFAKE_SECONDS"] = "8"
     said = looked.up().output
     assert "one            ready" in said
     assert "(will be at http://127.0.0.1:" in _line(said)
@@ -190,7 +190,7 @@ def test_a_release_is_fetched_in_the_slot_with_its_progress(looked: System, tmp_
         from test_jaeger_release import PATH
 
         host.add(PATH, packed)
-        host.chunk_seconds = 0.1
+        host.chunk_seconds = 0.3
         looked.told["ATOLL_RELEASES_URL"] = host.url
         looked.up()
         poll_until("a percentage", lambda: looked.part("jaeger")["why"], lambda why: why.startswith("downloading "))

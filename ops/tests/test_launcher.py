@@ -88,10 +88,12 @@ def test_what_another_project_sets_for_its_python_is_not_for_ours(clone: Path) -
 def test_it_adds_less_than_a_tenth_of_a_second(clone: Path) -> None:
     _run(clone / "atoll")
     durations = []
-    for _ in range(5):
+    for _ in range(50):  # a cost that is there is in every run
         began = time.perf_counter()
         _run(clone / "atoll")
         durations.append(time.perf_counter() - began)
+        if durations[-1] < 0.1:
+            break
     assert min(durations) < 0.1
 
 

@@ -15,7 +15,7 @@ import yaml  # type: ignore[import-untyped, unused-ignore]
 from aiohttp import web
 from controlled import PROJECT, Control, part, running
 
-from atoll_ops.control import alarms, denials, scraping
+from atoll_ops.control import alarms, denials
 from atoll_ops.control.alarms import Alarm
 
 #: A few ms in truth; the machine may be busy. The shortest thing that it could wait for, the agent, has half a second.
@@ -80,13 +80,14 @@ async def seen_until(
     control: Control, what: str, holds: Callable[[dict[str, Any]], object], seconds: float = 10
 ) -> dict[str, Any]:
     """The first snapshot that holds, each answered at once."""
-    deadline = time.monotonic() + seconds
+    deadline, slow = time.monotonic() + seconds, 0
     while True:
         asked = time.monotonic()
         status, seen = await control.get("viewer", "/ops/snapshot")
         assert status == 200
-        assert time.monotonic() - asked < SNAPSHOT_SECONDS_MAX, "a snapshot waited for something"
-        if holds(seen):
+        slow = slow + 1 if time.monotonic() - asked >= SNAPSHOT_SECONDS_MAX else 0
+        assert slow < 3, "snapshots wait for something"  # who waits does so each time; a busy machine does not
+        if holds(seen) and not slow:
             return dict(seen)
         assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}; last: {json.dumps(seen)[:2000]}"
         await asyncio.sleep(0.05)
@@ -160,8 +161,7 @@ async def test_what_is_paused_stopped_or_a_tool_is_not_asked(tmp_path: Path) -> 
             part("jaeger", 8, kind="tool", port=two),
             part("well", 9, port=three),
         ]
-        await asyncio.sleep(scraping.EVERY_SECONDS * 1.5)
-        seen = await seen_until(control, "a snapshot", bool)
+        seen = await seen_until(control, "two rounds", lambda _: asked.count("well") >= 2, seconds=20)
         assert set(asked) == {"well"}
         assert seen["figures"] | {"worst_lag": 0} == {
             "up": 1, "of": 2, "events_per_second": None, "worst_lag": 0, "dead_letters": None,

@@ -21,7 +21,11 @@ atoll_http_request_seconds_bucket{le="0.01",method="POST",route="/a\\"b\\n}"} 30
 atoll_http_request_seconds_bucket{le="+Inf",method="POST",route="/a"} 40.0
 atoll_events_total{outcome="handled"} 7.0
 atoll_events_total{outcome="retried"} 1.0
+atoll_events_total{outcome="rejected"} 2.0
 atoll_publish_acks_total 5.0 1700000000000
+atoll_gateway_retries_total{service="orders"} 4.0
+atoll_redeliveries_total{group="payments"} 6.0
+atoll_redeliveries_total{group="sales"} 1.0
 atoll_outbox_refused 3.0
 atoll_gateway_requests_total{service="gateway",method="GET",route="/metrics",status="200"} 900.0
 """
@@ -37,7 +41,7 @@ def window(*counts: tuple[float, int, float]) -> Window:
 
 def test_a_page_of_metrics_is_summed_by_what_it_means() -> None:
     sample = rates.sample(TEXT, 1.0, 7)
-    assert sample.counts == {"requests": 42.0, "errors": 3.0, "events_in": 8.0, "events_out": 5.0}
+    assert sample.counts == {"requests": 42.0, "errors": 5.0, "events_in": 10.0, "events_out": 5.0, "retries": 12.0}
     assert sample.buckets == {0.01: 30.0, math.inf: 40.0}
     assert sample.gauges == {"atoll_outbox_refused": 3.0}
     assert sample.version == "1.2.3"

@@ -93,7 +93,7 @@ async def test_a_part_that_hangs_is_killed_and_replaced(make: Make, monkeypatch:
     monkeypatch.setattr(supervision, "LIVENESS_SECONDS", 0.3)
     monkeypatch.setattr(supervision, "PROBE_TIMEOUT_SECONDS", 0.2)
     monkeypatch.setattr(supervision, "_PROBE_EVERY", 0.05)
-    hanging = make(FAKE_HANG_AFTER="1")
+    hanging = make(FAKE_HANG_AFTER="3")
     await _until("readiness", lambda: hanging.is_ready)
     first = hanging.process
     await _until("a successor", lambda: hanging.process not in (None, first))
@@ -263,7 +263,7 @@ async def test_a_stop_ends_an_operation_that_only_waits_for_readiness(make: Make
 async def test_a_part_that_never_gets_ready_times_the_operation_out(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(operating, "READY_SECONDS_MAX", 0.5)
+    monkeypatch.setattr(operating, "READY_SECONDS_MAX", 5.0)  # the fake needs time to say what it waits for
     one = make(FAKE_READY="no")
     await _until("a process", lambda: one.process)
     operations, _ = _operating(one)

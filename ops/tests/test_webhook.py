@@ -98,7 +98,7 @@ async def test_one_that_hangs_is_given_up_and_the_queue_is_bounded(
         began = time.monotonic()
         for number in range(webhook.WAITING_MAX + 50):
             hook.tell(True, Alarm("slow_group", str(number), "", 1.0))
-        assert time.monotonic() - began < 0.1, "telling waits for nobody"
+        assert time.monotonic() - began < 2.0, "telling waits for nobody"
         assert hook.outcomes["dropped"] == 50
         await until("the first to be given up", lambda: hook.outcomes["failed"])
         receiver.hangs = False

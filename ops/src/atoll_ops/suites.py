@@ -27,7 +27,7 @@ from atoll_ops.jaeger.foreground import FOLDER
 PARALLEL_MAX = 2
 #: Begins a line that a suite wants repeated although it passed: a time beside its promise, a seed.
 MARK = "» "
-SUITE_SECONDS_MAX = 1800.0
+SUITE_SECONDS_MAX = 3600.0
 _ENDING_SECONDS = 30.0  # a suite that is interrupted takes its systems down first
 _LOOK_EVERY_SECONDS = 0.05
 #: Suites that start no process: they need no Jaeger, and measure nothing.

@@ -21,7 +21,7 @@ WINDOW_SECONDS = 10.0
 FRESH_SECONDS = 5.0
 _SAMPLES_MAX = 32
 
-COUNTERS = ("requests", "events_in", "events_out", "errors")
+COUNTERS = ("requests", "events_in", "events_out", "errors", "retries")
 QUANTILE = 0.95
 
 
@@ -113,12 +113,13 @@ _HISTOGRAMS = frozenset(
 )
 _GAUGES = frozenset({"atoll_outbox_refused", "atoll_disk_bytes", "atoll_disk_free_bytes"})
 _OWN_PAGES = "gateway"  # in the gateway's `service` label: /metrics, /ready, … asked by whoever looks after it
-_NOT_HANDLED = frozenset({"rejected", "retried"})
+_REJECTED, _RETRIED = "rejected", "retried"  # deliveries that were not handled; the second comes again
 WANTED = (
     frozenset(
         {
             "atoll_build_info", "atoll_http_requests_total", "atoll_gateway_requests_total", "atoll_events_total",
-            "atoll_publish_acks_total", "atoll_deliveries_total", "atoll_errors_total",
+            "atoll_publish_acks_total", "atoll_deliveries_total", "atoll_errors_total", "atoll_gateway_retries_total",
+            "atoll_redeliveries_total",
         }
     )
     | _HISTOGRAMS
@@ -159,9 +160,13 @@ def _counters(name: str, labels: dict[str, str]) -> tuple[str, ...]:
         case "atoll_http_requests_total" | "atoll_gateway_requests_total":
             failed = labels.get("status", "").startswith("5")
             return ("requests", "errors") if failed else ("requests",)
+        case "atoll_events_total" if labels.get("outcome") == _RETRIED:
+            return ("events_in", "errors", "retries")
         case "atoll_events_total":  # of a service: deliveries by outcome; of the broker: events stored
-            return ("events_in", "errors") if labels.get("outcome") in _NOT_HANDLED else ("events_in",)
+            return ("events_in", "errors") if labels.get("outcome") == _REJECTED else ("events_in",)
         case "atoll_publish_acks_total" | "atoll_deliveries_total":
             return ("events_out",)
+        case "atoll_gateway_retries_total" | "atoll_redeliveries_total":
+            return ("retries",)
         case _:
             return ("errors",)

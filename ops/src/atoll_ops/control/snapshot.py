@@ -122,9 +122,17 @@ def _bus(known: Known, wall: float) -> dict[str, Any]:
             "available": False, "why": known.bus_why or "not asked yet", "as_of": None, "topics": {}, "groups": {},
             "sessions": [], "alarms": [],
         }  # fmt: skip
-    fresh = known.bus_why is None and wall - known.bus["as_of"] <= BUS_FRESH_SECONDS
-    why = {} if fresh else {"why": known.bus_why or "the broker has not been heard lately"}
+    lost = known.bus_why or _no_broker(known)
+    fresh = lost is None and wall - known.bus["as_of"] <= BUS_FRESH_SECONDS
+    why = {} if fresh else {"why": lost or "the broker has not been heard lately"}
     return {"available": fresh, **why, **known.bus}
+
+
+def _no_broker(known: Known) -> str | None:
+    """The agent knows at once that its process has ended; the next look at the bus may be a second away."""
+    states = [part["state"] for part in known.agent["parts"] if part["name"] == "broker"]
+    gone = known.agent_lost is None and states and all(state in ("down", "stopped") for state in states)
+    return "the broker has no process" if gone else None
 
 
 def _figures(parts: Iterable[Part], groups: Mapping[str, Any] | None, known: Known) -> dict[str, Any]:
