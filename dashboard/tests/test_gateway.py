@@ -93,7 +93,7 @@ def test_a_gateway_that_hangs_is_named_in_bounded_time(state: State, gateway: Ga
     with pytest.raises(Trouble) as trouble:
         gateway.snapshot()
     assert trouble.value.part == "gateway"
-    assert time.monotonic() - began < 7
+    assert time.monotonic() - began < 15
 
 
 def test_a_token_that_was_revoked_is_renewed_once(state: State, gateway: Gateway) -> None:

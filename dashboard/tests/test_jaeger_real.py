@@ -23,6 +23,12 @@ from atoll_dashboard.jaeger import Jaeger, Search
 CONFIGURATION = Path(__file__).parents[2] / "observability" / "jaeger"
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is no Jaeger that hangs."""
+    monkeypatch.setattr("atoll_dashboard.jaeger._PATIENCE_SECONDS", 10.0)
+
+
 def binary() -> str | None:
     """The one that is there, on PATH or brought before."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

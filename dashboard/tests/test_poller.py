@@ -114,3 +114,38 @@ def test_the_last_that_the_broker_said_is_kept_through_everything() -> None:
     source.says = answer(figures={"dead_letters": 4})
     poller.look()
     assert poller.seen().whole is poller.seen().snapshot
+
+
+def test_whoever_the_gateway_waits_for_stays_named_with_it() -> None:
+    """After 15 s without auth's word it lets nobody in: then it is not the gateway that is gone."""
+    source = Source()
+    poller = Poller(source)
+    stopped = {"name": "auth", "instance": 1, "kind": "core", "state": "stopped", "why": "stopped by amy: a drill"}
+    source.says = answer(parts=[PAYMENTS, stopped], bus={"available": False, "why": "no answer in time"})
+    poller.look()
+    source.says = Trouble("gateway", "waiting for: revocations", waits=True)
+    poller.look()
+    poller.look()
+    assert {one.part: one.waits for one in poller.seen().gone} == {"gateway": True, "auth": False, "broker": False}
+    said = [one.text for one in fleetview.view_of(poller.seen(), 1.0, time.monotonic(), {}, held=False).absences]
+    assert said == [
+        "gateway lets nobody in: waiting for: revocations, auth's word, which comes over the broker",
+        "auth is gone: when last heard of: stopped by amy: a drill",
+        "broker is gone: no answer in time",
+    ]
+    source.says = Trouble("gateway", "no answer in time")
+    poller.look()
+    assert [one.part for one in poller.seen().gone] == ["gateway"], "it is not there itself: of others nothing is known"
+    source.says = answer(parts=[PAYMENTS])
+    poller.look()
+    assert poller.seen().gone == ()
+
+
+def test_a_gateway_that_waits_accuses_nobody_who_was_there() -> None:
+    source = Source()
+    poller = Poller(source)
+    source.says = answer(parts=[{"name": "auth", "instance": 1, "kind": "core", "state": "running"}])
+    poller.look()
+    source.says = Trouble("gateway", "waiting for: revocations", waits=True)
+    poller.look()
+    assert [one.part for one in poller.seen().gone] == ["gateway"]

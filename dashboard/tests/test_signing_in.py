@@ -138,7 +138,7 @@ def test_a_hung_auth_stops_neither_the_pages_nor_their_files(dashboard: Dashboar
     for thread in threads:
         thread.join()
     print(f"» a page and a file while 60 logins hang: {took:.2f} s")
-    assert took < 2
+    assert took < 4, "auth hangs for 5 s, and they waited with it"
     assert len(answers) == 60, "some were never answered"
     assert set(answers) == {503}
 
@@ -346,6 +346,6 @@ def test_who_signs_out_while_auth_hangs_is_out_at_once(dashboard: Dashboard) -> 
     dashboard.gateway.state.auth = "hang"
     leaving = threading.Thread(target=dashboard.logout, args=(cookie,))
     leaving.start()
-    until("signed out", lambda: dashboard.get("/overview", cookie).status == 303, 2)
+    until("signed out", lambda: dashboard.get("/overview", cookie).status == 303, 4)
     dashboard.gateway.state.released.set()
     leaving.join()

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from atoll_dashboard import states, wording
-from atoll_dashboard.poller import Seen
+from atoll_dashboard.poller import Gone, Seen
 from atoll_dashboard.snapshot import Fault, Figures, Part, Snapshot
 
 #: Only an admin may act on these two (the ops API refuses others): everything stands on them.
 ADMIN_ONLY = frozenset({"broker", "auth"})
 _UP = ("running", "degraded", "starting")
-_GONE = ("down", "stopped", "unknown")
 _TYPED = frozenset({"Kill"})
 _NO_DIALOG = frozenset({"Start", "Resume"})
 
@@ -97,12 +96,16 @@ class View:
 def view_of(seen: Seen, now: float, monotonic: float, ahead: Mapping[str, str], held: bool) -> View:
     """A look at what the poller saw, at `now` by the clock that people see and at `monotonic` by the poller's."""
     age_seconds = seen.age_seconds(monotonic)
-    gone = tuple(
-        Absence(one.part, f"{one.part} is gone: {wording.reason(one.part, one.text)}", one.since) for one in seen.gone
-    )
+    gone = tuple(Absence(one.part, _said_of(one), one.since) for one in seen.gone)
     named = absences(seen.snapshot, age_seconds, gone)
     states_age_seconds = seen.states_age_seconds(monotonic)
     return View(seen.snapshot, seen.at, now, age_seconds, states_age_seconds, named, ahead, held, seen.whole)
+
+
+def _said_of(one: Gone) -> str:
+    if one.waits:
+        return f"{one.part} lets nobody in: {one.text}, auth's word, which comes over the broker"
+    return f"{one.part} is gone: {wording.reason(one.part, one.text)}"
 
 
 def absences(snapshot: Snapshot | None, age_seconds: float, gone: tuple[Absence, ...]) -> tuple[Absence, ...]:
@@ -117,7 +120,7 @@ def absences(snapshot: Snapshot | None, age_seconds: float, gone: tuple[Absence,
         found += [
             Absence(part.name, sentence(part))
             for part in snapshot.parts
-            if part.state in _GONE and part.name not in named
+            if part.state in states.GONE and part.name not in named
         ]
     return tuple(found)
 

@@ -23,8 +23,9 @@ _GONE_SECONDS = 3.0  # nobody looks again so soon where nothing came: it would b
 _RENEW_BEFORE_SECONDS = 30.0
 #: What the gateway says when the part behind a route does not answer ...
 _AWAY = frozenset({"service_away", "service_timeout", "service_broken"})
-#: ... and when it is the gateway itself that can do nothing now.
-_ITSELF = frozenset({"waiting", "overloaded"})
+#: ... and when it is the gateway itself that can do nothing now: it has too much to do, or misses somebody's word.
+_WAITING = "waiting"
+_ITSELF = frozenset({_WAITING, "overloaded"})
 #: ... and control, when it is the agent that does not answer: of one part, where each has its own.
 _AGENT_GONE = "agent_gone"
 #: The part that such a trouble names.
@@ -36,9 +37,10 @@ _ENDED = (400, 401)
 class Trouble(Exception):  # noqa: N818 - the word that the pages use
     """Something is gone: which part, and what was seen of it."""
 
-    def __init__(self, part: str, text: str) -> None:
+    def __init__(self, part: str, text: str, *, waits: bool = False) -> None:
         super().__init__(f"{part}: {text}")
         self.part, self.text = part, text
+        self.waits = waits  # it is there, and lets nobody in for want of another's word
 
 
 class Refused(Exception):  # noqa: N818
@@ -210,7 +212,7 @@ class Gateway:
         """A read for a page that will look again. Raises as all do, but soon."""
         known = self._gone
         if known is not None and time.monotonic() - known[0] < _GONE_SECONDS:
-            raise Trouble(known[1].part, known[1].text)
+            raise Trouble(known[1].part, known[1].text, waits=known[1].waits)
         try:
             return self._as(session, "GET", path, seconds=_LOOK_SECONDS, **more)
         except Trouble as trouble:
@@ -305,7 +307,7 @@ def _error(status: int, body: dict[str, Any], part: str, retry_after: str | None
     code = str(body.get("code") or body.get("error") or "")
     text = str(body.get("detail") or body.get("error_description") or f"it answers {status}")
     if code in _ITSELF:
-        return Trouble("gateway", text)
+        return Trouble("gateway", text, waits=code == _WAITING)
     if code == _AGENT_GONE:
         return Trouble(AGENT, text)
     if code in _AWAY or (status >= 500 and code != "busy"):

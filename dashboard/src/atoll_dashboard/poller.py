@@ -10,23 +10,26 @@ from typing import Any, Protocol
 
 import structlog
 
-from atoll_dashboard import snapshot, wording
+from atoll_dashboard import snapshot, states, wording
 from atoll_dashboard.gateway import AGENT, Trouble
 from atoll_dashboard.snapshot import Snapshot, SnapshotError
 
 EVERY_SECONDS = 1.0
 #: What that means: everything runs on as it is, so its absence is not to be seen in anything else.
 _WITHOUT_AGENT = "nobody starts parts again or carries out acts"
+#: Whose word the gateway waits for when it waits, and who carries it.
+_AWAITED = ("auth", "broker")
 _log = structlog.get_logger("atoll.dashboard")
 
 
 @dataclass(frozen=True)
 class Gone:
-    """A part that does not answer, and since when (seconds since the epoch)."""
+    """A part that does not answer, and since when (seconds since the epoch); or one that `waits` for another's word."""
 
     part: str
     text: str
     since: float
+    waits: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,22 @@ class Poller:
     def _miss(self, trouble: Trouble) -> None:
         """Nothing new: what was known stays, and grows old."""
         self._note(trouble)
-        self._seen = replace(self._seen, gone=(self._gone(trouble.part, trouble.text),))
+        gone: tuple[Gone, ...] = (replace(self._gone(trouble.part, trouble.text), waits=trouble.waits),)
+        if trouble.waits:
+            gone += self._still_gone()
+        self._seen = replace(self._seen, gone=gone)
+
+    def _still_gone(self) -> tuple[Gone, ...]:
+        """Those of whom the gateway has not heard, and who were not there before: they are not back yet."""
+        named = {one.part: one for one in self._seen.gone}
+        parts = {part.name: part for part in self._seen.snapshot.parts} if self._seen.snapshot else {}
+        found = []
+        for name in _AWAITED:
+            if name in named:
+                found.append(named[name])
+            elif (part := parts.get(name)) is not None and part.state in states.GONE:
+                found.append(self._gone(name, f"when last heard of: {part.why or part.state}"))
+        return tuple(found)
 
     def _missed(self, found: Snapshot) -> tuple[Gone, ...]:
         """Whom control itself does not hear."""

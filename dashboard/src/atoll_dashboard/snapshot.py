@@ -18,6 +18,7 @@ class Rates(msgspec.Struct, frozen=True):
     events_in: float = 0.0
     events_out: float = 0.0
     errors: float = 0.0
+    retries: float | None = None  # an older control does not say
     p95_ms: float | None = None
     window_seconds: float = 0.0
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 #: After this a snapshot is old, and says so; after that nobody knows any more how things are.
 OLD_AFTER_SECONDS = 5.0
 UNKNOWN_AFTER_SECONDS = 15.0
+#: Nobody is there who would do the part's work.
+GONE = ("down", "stopped", "unknown")
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,7 @@ def _facts(part: Part) -> str:
             f"{wording.rate(rates.events_in if rates else None)} / {wording.rate(rates.events_out if rates else None)}",
         ),
         ("Errors per second", wording.rate(rates.errors if rates else None)),
+        ("Retries per second", wording.rate(rates.retries if rates else None)),
         ("p95", wording.milliseconds(rates.p95_ms if rates else None)),
         ("Lag", wording.count(part.lag)),
         ("In flight", wording.count(part.in_flight)),
