@@ -9,7 +9,12 @@ from typing import Any
 
 import aiohttp
 import pytest
+from hypothesis import HealthCheck, settings
 from support import Feed, Harness, Issuer, MakeGateway, MakeService, Service, make_settings
+
+# A busy machine is no defect of what is tested; the rest stays as it is by default, or on CI.
+settings.register_profile("busy", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @pytest.fixture

@@ -172,7 +172,7 @@ class Harness:
         async with self.client.request(method, url, headers=sent, allow_redirects=False, **more) as response:
             return Answer(response.status, response.headers, await response.read())
 
-    async def raw(self, data: bytes, *, seconds: float = 3.0) -> bytes:
+    async def raw(self, data: bytes, *, seconds: float = 30.0) -> bytes:
         """Sends bytes and reads until the gateway closes."""
         reader, writer = await asyncio.open_connection(*self.gateway.address)
         try:

@@ -19,7 +19,7 @@ from support import Answer, Issuer
 
 import atoll
 from atoll import web as atoll_web
-from atoll_broker.testing import RealBroker
+from atoll_broker.testing import RealBroker, free_port
 
 MESH = """
 [grant.auth]
@@ -51,7 +51,7 @@ def _options(broker: RealBroker, slot: str, directory: Path, port: int = 0) -> a
 @contextlib.asynccontextmanager
 async def _orders(broker: RealBroker, issuer: Issuer, directory: Path) -> AsyncIterator[None]:
     """A service made with the SDK."""
-    port = _free_port()
+    port = free_port()
     options = _options(broker, "orders/1", directory, port)
     (broker.keys("orders") / "gateway.pub").write_bytes(issuer.assertion_key.public.to_pem())
     app = web.Application()
@@ -96,7 +96,7 @@ class Process:
         keys = broker.keys("gateway")
         (keys / "root.pub").write_bytes(issuer.root.public.to_pem())
         (keys / "assertion.key").write_bytes(issuer.assertion_key.to_pem())
-        self.port = _free_port()
+        self.port = free_port()
         self.environment = {
             **os.environ, "ATOLL_SLOT": "gateway/1", "ATOLL_HOST": "127.0.0.1", "ATOLL_PORT": str(self.port),
             "ATOLL_DATA": str(directory / "gateway"), "ATOLL_KEYS": str(keys), "ATOLL_BUS": broker.endpoint,
@@ -144,13 +144,6 @@ class Process:
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise AssertionError(f"waited {seconds} s for {status} at {path}; last: {last}") from None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import asyncio
 import json
 import os
 import random
+import secrets
 import signal
 import socket
 import sys
@@ -33,13 +34,14 @@ from .mesh import Mesh
 from .storage import Storage
 from .storage_memory import MemoryStorage
 
-__all__ = ["MemoryBroker", "Peer", "RealBroker", "VirtualClock"]
+__all__ = ["MemoryBroker", "Peer", "RealBroker", "VirtualClock", "free_port"]
 
 Frames = list[bytes]
 Receiver = Callable[[Frames], None]
 START_SECONDS_MAX: Final = 15.0
 STOP_SECONDS_MAX: Final = 15.0
 POLL_SECONDS: Final = 0.02
+_PORTS_FROM: Final = 10_000
 
 
 class VirtualClock:
@@ -338,11 +340,30 @@ class RealBroker:
             _write_key(directory / "broker.public", public)
 
     def _choose_ports(self) -> None:
-        with socket.socket() as bus, socket.socket() as http:
-            bus.bind(("127.0.0.1", 0))
-            http.bind(("127.0.0.1", 0))
-            self.endpoint = f"tcp://127.0.0.1:{bus.getsockname()[1]}"
-            self.http = f"http://127.0.0.1:{http.getsockname()[1]}"
+        self.endpoint = f"tcp://127.0.0.1:{free_port()}"
+        self.http = f"http://127.0.0.1:{free_port()}"
+
+
+def free_port() -> int:
+    """A TCP port of loopback for a process that is started next.
+
+    It lies below what the kernel hands out itself, to who binds port 0 and to outgoing connections, so nobody gets it
+    by chance before that process has bound it.
+    """
+    try:
+        lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0])
+    except (OSError, ValueError):
+        lowest = 32_768
+    lowest = max(lowest, _PORTS_FROM + 1024)
+    while True:
+        port = _PORTS_FROM + secrets.randbelow(lowest - _PORTS_FROM)  # not by `random`: hypothesis seeds that
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def _write_pair(directory: Path) -> bytes:

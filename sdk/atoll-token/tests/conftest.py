@@ -1,8 +1,13 @@
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import HealthCheck, settings
 from samples import Clock
 
 from atoll_token import PublicKey, SigningKey, Verifier
+
+# A busy machine is no defect of what is tested; the rest stays as it is by default, or on CI.
+settings.register_profile("busy", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @pytest.fixture

@@ -91,9 +91,11 @@ async def test_an_error_that_can_not_be_told_is_a_verdict_all_the_same(
     async with payments:
         await orders.publish("bad")
         await orders.publish("good", subject="o-2")
-        assert "good" in await payments.until_notes(1)
-        assert payments.consumer is not None
-        assert payments.consumer.counters.rejected + payments.consumer.counters.retried == 1
+        retried = not isinstance(error, atoll.Reject)
+        assert sorted(await payments.until_notes(1 + retried)) == (["bad", "good"] if retried else ["good"])
+        consumer = payments.consumer
+        assert consumer is not None
+        await until("the verdict", lambda: consumer.counters.rejected + consumer.counters.retried == 1)
 
 
 async def test_retry_comes_back_after_its_delay(orders: Member, payments: Member) -> None:

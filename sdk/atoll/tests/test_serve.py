@@ -23,7 +23,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from rigs import MESH, PLACED, SCHEMA
 from scripted import until
 
-from atoll_broker.testing import RealBroker
+from atoll_broker.testing import RealBroker, free_port
 
 SERVICE = Path(__file__).with_name("service.py")
 OPEN_MESH = MESH.replace('announce = ["/orders"]', 'announce = ["/orders"]\npublic = true').replace(
@@ -48,9 +48,7 @@ class Process:
         (self.folder / "migrations" / "0001-notes.sql").write_text("CREATE TABLE note (text TEXT) STRICT;")
         kind = "publishes" if name == "orders" else "consumes"
         (self.folder / "contract" / kind / f"{PLACED}.schema.json").write_text(json.dumps(SCHEMA))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.environment = {
             "ATOLL_SLOT": f"{name}/1",
             "ATOLL_HOST": "127.0.0.1",
@@ -153,7 +151,7 @@ async def test_a_disk_that_fails_ends_the_process_with_74(tmp_path: Path, broker
         assert orders.process is not None
         # A write beyond the limit fails with EFBIG, which SQLite reports as an I/O error.
         resource.prlimit(orders.process.pid, resource.RLIMIT_FSIZE, (150_000, 150_000))
-        with pytest.raises((urllib.error.HTTPError, ConnectionError)):
+        with pytest.raises((urllib.error.URLError, ConnectionError)):
             await asyncio.to_thread(lambda: [orders.call("/orders/notes", {"text": "x" * 900}) for _ in range(400)])
         assert await orders.exit_code() == 74
     assert "service.db: " in orders.log.read_text()

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -140,10 +141,12 @@ def test_on_a_full_disk_it_acknowledges_nothing_and_goes_on_when_there_is_room(
     raw = event(1, padding="x" * 100_000)
     deliver = [*frames("MSG", group="journal", messages=[[1, 1, 2000, 1]]), b"[" + raw + b"]"]
     broker.on["SUB"] = lambda _: [frames("SUBOK", group="journal", lease_ms=2000), deliver]
-    broker.on["HELLO"] = lambda _: [broker.welcome()] if filler.exists() else []
+    full = threading.Event()
+    broker.on["HELLO"] = lambda _: [broker.welcome()] if full.is_set() else []
     with process(small_disk, broker) as it:
         with pytest.raises(OSError, match="No space left"):
             fill(filler)
+        full.set()
         until("several tries", lambda: len(broker.said("BYE")) >= 2, seconds=30)
         assert not broker.said("ACK")
         body = json.loads(it.get("/ready")[1])

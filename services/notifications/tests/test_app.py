@@ -106,12 +106,15 @@ async def test_it_has_no_face_but_its_health_and_is_ready_without_the_broker(tmp
     assert paths == {"/live", "/ready", "/metrics"}
 
 
-async def test_mails_lie_in_the_maildir_soon_and_their_bytes_are_forgotten(tmp_path: Path) -> None:
+async def test_mails_lie_in_the_maildir_soon_and_their_bytes_are_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier, "IDLE_SECONDS", 60.0)
     async with posting(tmp_path) as post:
         for number in range(70):  # more than two batches
             await post.bus.deliver(CONFIRMED, f"o-{number}", confirmed(), id=f"e-{number}")
         await post.bus.deliver(CANCELLED, "o-c", cancelled(), id="e-c")
-        await until("71 mails", lambda: len(post.filed()) == 71, seconds=courier.IDLE_SECONDS - 1)  # by the bell
+        await until("71 mails", lambda: len(post.filed()) == 71, seconds=30)  # by the bell: the next look is in 60 s
         assert post.filed() == {f"e-{number}" for number in range(70)} | {"e-c"}
 
         async def nothing_left() -> bool:
@@ -280,7 +283,7 @@ async def test_a_permanent_refusal_is_kept_visible_and_not_tried_again(
         await post.until_smtp("o-2", "sent")
         assert (await post.smtp())["o-1"] == ("refused", 1, "550 no such customer")
         assert mailbox.tries == 2
-        assert post.filed() == {"e-1", "e-2"}
+        await until("both files", lambda: post.filed() == {"e-1", "e-2"})
 
         async def shown() -> bool:
             return await post.metric('atoll_mails_undeliverable{why="refused"}') == 1
