@@ -1,7 +1,8 @@
 """A whole Atoll of its own, for a test: real processes on free ports in a state directory that the test made.
 
 Everything goes through what a user has: the `./atoll` command, HTTP through the gateway, signals. Where a test must
-see deeper (how many effects a database holds), it opens that service's database read-only.
+see deeper (how many effects a database holds), it opens that service's database read-only. Questions that are asked
+again and again while something else is measured go to the agent's socket, which costs no process.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import time
@@ -128,9 +130,26 @@ class Fleet:
         found = json.loads(done.stdout)
         return {part["name"]: part for part in found["parts"]} | {"agent": found["agent"] | {"port": None}}
 
+    def seen(self) -> dict[str, dict[str, Any]]:
+        """As `status`, but of the agent itself, in milliseconds; by the command where no agent answers."""
+        try:
+            directory = os.open(self.state / "run", os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                with socket.socket(socket.AF_UNIX) as line, line.makefile("rwb") as file:
+                    line.settimeout(5)
+                    line.connect(f"/proc/self/fd/{directory}/agent.sock")  # an address has 107 bytes at most
+                    file.write(b'{"do": "snapshot"}\n')
+                    file.flush()
+                    found = json.loads(file.readline())
+            finally:
+                os.close(directory)
+        except (OSError, ValueError):
+            return self.status()
+        return {part["name"]: part for part in found["parts"]} | {"agent": found["agent"] | {"port": None}}
+
     def pid(self, name: str) -> int:
         """The process that fills the slot now. Raises AssertionError if none does."""
-        pid = self.status()[name]["pid"]
+        pid = self.seen()[name]["pid"]
         assert pid, f"{name} has no process"
         return int(pid)
 
@@ -144,7 +163,7 @@ class Fleet:
         """Wait until the slot is filled by another process and ready; its pid."""
         part = poll_until(
             f"{name} to be back after pid {old_pid}",
-            lambda: self.status()[name],
+            lambda: self.seen()[name],
             lambda seen: seen["pid"] and seen["pid"] != old_pid and seen["state"] in ("running", "degraded"),
             seconds=seconds,
         )
@@ -235,7 +254,7 @@ class Fleet:
 
     def port(self, name: str) -> int:
         """The HTTP port of a part."""
-        return int(self.status()[name]["port"])
+        return int(json.loads((self.state / "system.json").read_text())["ports"]["parts"][name])
 
     @property
     def bus(self) -> str:

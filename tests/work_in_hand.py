@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import sqlite3
 import time
 
 from fleet import Fleet
@@ -40,7 +42,11 @@ def wait_for_work(shop: Fleet, part: str, ports: dict[str, int], seconds: float)
     while time.monotonic() < deadline:
         try:
             found = evidence(shop, part, ports)
-        except OSError:  # the watched part, or the broker that knows, is just coming back
+        except (
+            OSError,
+            sqlite3.Error,
+            http.client.HTTPException,
+        ):  # the watched part, or the broker that knows, is just coming back
             continue
         if found:
             return found

@@ -212,11 +212,15 @@ class Visitors:
         self._contexts.append(context)
         return Dashboard(context.new_page(), self._url)
 
-    def __call__(self, person: Person, look: Look = LIGHT, path: str = "/", heading: str = "Overview") -> Dashboard:
-        """A tab of a person who has logged in."""
+    def blank(self, person: Person, look: Look = LIGHT) -> Dashboard:
+        """A tab of a person who has logged in, which shows nothing yet."""
         page = self._members.context(person, look).new_page()
         self._pages.append(page)
-        return Dashboard(page, self._url).open(path, heading)
+        return Dashboard(page, self._url)
+
+    def __call__(self, person: Person, look: Look = LIGHT, path: str = "/", heading: str = "Overview") -> Dashboard:
+        """A tab of a person who has logged in."""
+        return self.blank(person, look).open(path, heading)
 
     def afresh(self, person: Person, look: Look = LIGHT) -> Dashboard:
         """A tab with a login of its own, which the test may spoil."""
@@ -284,6 +288,7 @@ def picture() -> Picture:
 
     def take(tab: Dashboard, name: str) -> Path:
         path = SCREENSHOTS / f"{name}.png"
+        tab.page.bring_to_front()  # a picture waits for frames, of which a hidden tab has few
         # An open menu stays where the window put it: in a window of another height it would be out of reach after.
         has_menu = tab.page.get_by_role("menu").count() > 0
         with nullcontext() if has_menu else _whole_page(tab.page):

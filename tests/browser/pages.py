@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from playwright.sync_api import Locator, Page, expect
 
 from browser.people import Person
+from polling import poll_until
 
 STATES = ("running", "degraded", "down", "paused", "stopped", "starting", "unknown", "absent")
 REASON = "Reason, kept in the audit log"
@@ -38,6 +39,7 @@ _WATCH_PLACES = r"""() => {
   look();
 }"""
 _OPACITY = """element => {
+  if (!element.isConnected) return null;
   let found = 1;
   for (let one = element; one; one = one.parentElement) found *= Number(getComputedStyle(one).opacity);
   return found;
@@ -115,7 +117,10 @@ class Dashboard:
 
     def opacity(self, locator: Locator) -> float:
         """How much of it is seen, through everything around it: 1 is undimmed."""
-        return float(locator.evaluate(_OPACITY))
+        seen = poll_until(  # it may be replaced, by its next update, between being found and being looked at
+            "it to stay for a look", lambda: locator.evaluate(_OPACITY), lambda found: found is not None, seconds=5
+        )
+        return float(seen)
 
     def updated(self) -> str:
         """The time of the last update, as the strip says it."""

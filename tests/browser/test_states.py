@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from browser import people, sibling
-from browser.conftest import LOOKS, Members, Visitors
+from browser.conftest import LOOKS, Look, Members, Visitors
 from browser.pages import Dashboard
 from browser.people import Person
 from fleet import Fleet, fleet
@@ -56,7 +56,7 @@ def address(visitors: Visitors, olaf: Person) -> Callable[[str], str]:
     return lambda name: found if name == "trace" else PAGES[name][0]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def young(browser: Browser, jaeger_binary: Path, folder: Path) -> Iterator[tuple[Visitors, Person]]:
     """A system in which nothing ever happened, and who may look at it."""
     with fleet(folder / "young", None, "--only", YOUNG, whole=True) as running:
@@ -69,17 +69,20 @@ def young(browser: Browser, jaeger_binary: Path, folder: Path) -> Iterator[tuple
         members.forget()
 
 
-@pages
-def test_empty(young: tuple[Visitors, Person], accessible: Accessible, name: str) -> None:
-    visit, admin = young
-    path, heading = ("/service", "Service") if name == "service" else PAGES[name]
-    for look in LOOKS:
-        tab = visit(admin, look, path, heading)
-        if name == "overview" and look.mobile:
-            tab.page.get_by_text("Topology").click()
-        expect(tab.page.get_by_text(re.compile(EMPTY[name])).first).to_be_visible(timeout=15_000)
-        accessible(tab, f"{name}-empty-{look.name}")
-        tab.page.close()
+class TestEmpty:
+    """A class for its fixture alone: the young system ends before the others look at the other."""
+
+    @pages
+    def test_empty(self, young: tuple[Visitors, Person], accessible: Accessible, name: str) -> None:
+        visit, admin = young
+        path, heading = ("/service", "Service") if name == "service" else PAGES[name]
+        tabs = {look: visit(admin, look, path, heading) for look in LOOKS}
+        for look, tab in tabs.items():
+            if name == "overview" and look.mobile:
+                tab.page.get_by_text("Topology").click()
+            expect(tab.page.get_by_text(re.compile(EMPTY[name])).first).to_be_visible(timeout=15_000)
+            accessible(tab, f"{name}-empty-{look.name}")
+            tab.page.close()
 
 
 @pages
@@ -88,7 +91,7 @@ def test_loading(
 ) -> None:
     """The server has the connection and says nothing yet."""
     for look in LOOKS:
-        tab = visit(olaf, look)
+        tab = visit.blank(olaf, look)
         tab.page.route_web_socket("**/_stcore/stream", lambda _: None)
         tab.page.goto(tab.url + address(name))
         expect(tab.heading(PAGES[name][1])).to_be_hidden()
@@ -117,16 +120,16 @@ def test_nothing_is_known_yet(
         poll_until("control", lambda: whole.status()["control"]["state"], lambda s: s == "running", seconds=30)
 
 
-@pages
+@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
 def test_stale(
-    visit: Visitors, olaf: Person, whole: Fleet, address: Callable[[str], str], accessible: Accessible, name: str
+    visit: Visitors, olaf: Person, whole: Fleet, address: Callable[[str], str], accessible: Accessible, look: Look
 ) -> None:
     """Between 5 and 15 s: still in its colours, dimmed, and said to be old.
 
     Once all tabs say so the dashboard itself is stopped, so that they stay in that state while axe-core looks.
     """
-    tabs = {look.name: visit(olaf, look) for look in LOOKS}
-    for tab in tabs.values():
+    tabs = {name: visit.blank(olaf, look) for name in PAGES}
+    for name, tab in tabs.items():
         tab.page.route("**/atoll/watch.js", lambda route: route.abort())  # it would say that the dashboard is silent
         tab.open(address(name), PAGES[name][1])
         tab.strip.wait_for()
@@ -135,11 +138,11 @@ def test_stale(
         for tab in tabs.values():
             expect(tab.strip).to_contain_text(OLD, timeout=12_000)
         dashboard = whole.signal("dashboard", signal.SIGSTOP)
-        for look, tab in tabs.items():
+        for name, tab in tabs.items():
             expect(tab.strip).to_contain_text(OLD)
             shown = set(tab.states().values())
             assert "running" in shown or name not in ("overview", "service"), f"no longer stale: {shown}"
-            accessible(tab, f"{name}-stale-{look}")
+            accessible(tab, f"{name}-stale-{look.name}")
     finally:
         for part, pid in (("dashboard", dashboard), ("control", control)):
             if pid:

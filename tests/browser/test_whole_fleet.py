@@ -13,6 +13,7 @@ from browser.pages import Dashboard
 from browser.people import Person
 from fleet import Fleet
 from measured import say
+from polling import poll_until
 
 VIEWERS = 20
 VIEWERS_CORE_SHARE = 0.20
@@ -32,9 +33,7 @@ _COUNT_UPDATES = r"""() => {
 }"""
 
 
-def test_twenty_viewers_cost_a_fifth_of_a_core(
-    visit: Visitors, vera: Person, whole: Fleet, dashboard_url: str
-) -> None:
+def test_twenty_viewers_cost_a_fifth_of_a_core(visit: Visitors, vera: Person, whole: Fleet, dashboard_url: str) -> None:
     first = visit(vera)
     tabs = [first, *(Dashboard(first.page.context.new_page(), dashboard_url) for _ in range(VIEWERS - 1))]
     for tab in tabs[1:]:
@@ -46,15 +45,23 @@ def test_twenty_viewers_cost_a_fifth_of_a_core(
     process = psutil.Process(whole.pid("dashboard"))
     before, began = _cpu_seconds(process), time.monotonic()
     time.sleep(WATCHED_SECONDS)  # what is measured is what happens while nobody does anything
+    poll_until(
+        "every page to live",
+        lambda: min(int(tab.page.evaluate("window.updatesSeen")) for tab in tabs),
+        lambda updates: updates >= 3,
+        seconds=60,
+        every=1,
+    )
     spent, passed = _cpu_seconds(process) - before, time.monotonic() - began
     updates = [int(tab.page.evaluate("window.updatesSeen")) for tab in tabs]
-    assert min(updates) >= 3, f"a page that does not live costs nothing: {updates}"
     # Twenty browser tabs may be too much for the machine that also serves them. So what counts is the cost of one
     # update, times the updates that twenty undelayed viewers would have had.
     share = spent / sum(updates) * VIEWERS / UPDATE_SECONDS
     say(f"dashboard: {VIEWERS} viewers cost {share:.1%} of a core (promise {VIEWERS_CORE_SHARE:.0%}; measured "
         f"{spent / passed:.1%} over {passed:.0f} s with {sum(updates) / VIEWERS:.1f} updates a page)")  # fmt: skip
     assert share < VIEWERS_CORE_SHARE * PROMISES
+    for tab in tabs[1:]:
+        tab.page.close()
 
 
 def test_everything_fits_into_a_gibibyte(whole: Fleet, load: Load) -> None:

@@ -167,5 +167,9 @@ def test_the_witness_saw_every_event_once_and_in_order(burnt: tuple[Fleet, Plan]
 
 def test_every_part_is_up_again(burnt: tuple[Fleet, Plan]) -> None:
     shop, _ = burnt
-    states = {name: part["state"] for name, part in shop.status().items() if name in PARTS}
-    assert set(states.values()) <= {"running", "degraded"}, states
+    poll_until(
+        "every part to be up",
+        lambda: {name: part["state"] for name, part in shop.status().items() if name in PARTS},
+        lambda states: set(states.values()) <= {"running", "degraded"},
+        seconds=20,
+    )

@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fleet import REPOSITORY, Answer, Fleet, http, order
+from polling import poll_until
 from rawbus import Peer, event
 
 
@@ -226,6 +227,7 @@ def seed_stranger(shop: Fleet) -> None:
     if STRANGER not in seed["clients"]:
         path.write_text(json.dumps(seed | {"clients": [*seed["clients"], STRANGER]}))
         shop.atoll("restart", "auth")
+        poll_until("auth behind the gateway again", lambda: stranger_token(shop), seconds=15)
 
 
 def stranger_token(shop: Fleet) -> str:

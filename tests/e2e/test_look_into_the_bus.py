@@ -15,6 +15,7 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,12 @@ def test_a_poison_event_dies_its_story_shows_each_attempt_and_its_replay_has_one
 def test_a_replay_that_dies_again_says_failed(shop: Shop) -> None:
     with shop.poisoned(RESERVED):
         order_id = shop.fleet.place("P2")
+        poll_until(
+            "retries of payments, which hands it back, and of the broker, which delivers it again",
+            lambda: [shop.fleet.status()[name]["rates"]["retries"] for name in ("payments", "broker")],
+            all,
+            seconds=20,
+        )
         poll_until("the dead letter", lambda: shop.fleet.lags().get("payments dead"), seconds=40)
         ran = shop.fleet.atoll("dlq", "replay", "payments", "--key", order_id, check=False, seconds=180)
         assert (ran.code, ran.output) == (1, "replayed 0, deduplicated 0, failed 1\n")
@@ -283,8 +290,13 @@ def test_a_fault_is_seen_hits_and_ends_by_itself(shop: Shop) -> None:
     )
     began = time.monotonic()
     fault_id = said.split()[1].rstrip(":")
-    seen = json.loads(shop.fleet.atoll("status", "--json").output)
-    fault = next(one for one in seen["faults"] if one["id"] == fault_id)
+    fault = poll_until(  # control answers nothing about faults while it does not hear the broker in time
+        "the fault to be seen",
+        lambda: next(
+            one for one in json.loads(shop.fleet.atoll("status", "--json").output)["faults"] if one["id"] == fault_id
+        ),
+        seconds=FAULT_SECONDS / 2,
+    )
     assert (fault["kind"], fault["target"], fault["by"], fault["reason"]) == (
         "delay", "sales", f"local:{os.geteuid()}", "drill",
     )  # fmt: skip
@@ -375,7 +387,12 @@ def test_live_sessions_are_held_to_the_contracts(shop: Shop) -> None:
     peer = shop.peer()
     try:
         assert peer.hello("orders", publishes={PLACED: {"type": "object"}})[0] == "WELCOME"
-        ran = shop.fleet.atoll("contracts", "check", "--running", check=False, seconds=180)
+        with ThreadPoolExecutor(1) as pool:
+            check = pool.submit(shop.fleet.atoll, "contracts", "check", "--running", check=False, seconds=180)
+            while not check.done():  # who is silent for five heartbeats is no live session
+                peer.send("PING", {})
+                wait([check], timeout=0.5)
+        ran = check.result()
     finally:
         peer.send("BYE", {})
         peer.close()

@@ -21,7 +21,7 @@ from histories.nemesis import stop
 from histories.network import BUS_PORT, Region, command
 from histories.world import Actor
 
-ARRIVES_SECONDS = 3.0
+ARRIVES_SECONDS = 15.0
 LOST_SECONDS = 0.7
 #: Says what it hears; every word that it gets is answered and written down.
 _CLIENT = f"""
@@ -80,14 +80,14 @@ class Talk:
         self._answers = ""
         self._word = 0
 
-    def ways(self, seconds: float) -> list[bool]:
-        """[a word reaches the client, its answer comes back]."""
+    def ways(self, there: float, back: float) -> list[bool]:
+        """[a word reaches the client, its answer comes back], each within so many seconds."""
         self._word += 1
         word = f"word{self._word};"
         self._line.sendall(word.encode())
         return [
-            _within(seconds, lambda: word in "".join(self._client.heard)),
-            _within(seconds, lambda: self._got(word)),
+            _within(there, lambda: word in "".join(self._client.heard)),
+            _within(back, lambda: self._got(word)),
         ]
 
     def _got(self, word: str) -> bool:
@@ -115,15 +115,24 @@ def network(_: Path) -> dict[str, object]:
     found: dict[str, object] = {}
     for direction in ("to the broker", "from the broker"):
         talk = Talk(region, server)
-        before = talk.ways(ARRIVES_SECONDS)
+        before = talk.ways(ARRIVES_SECONDS, ARRIVES_SECONDS)
         heal = region.cut(direction)
-        during = talk.ways(LOST_SECONDS)
+        during = talk.ways(ARRIVES_SECONDS if direction == "to the broker" else LOST_SECONDS, LOST_SECONDS)
         dropped = heal()
-        found[direction] = {"before": before, "during": during, "after": talk.ways(ARRIVES_SECONDS), "dropped": dropped}
+        found[direction] = {
+            "before": before,
+            "during": during,
+            "after": talk.ways(ARRIVES_SECONDS, ARRIVES_SECONDS),
+            "dropped": dropped,
+        }
         talk.end()
     found["idle cut"] = region.cut("to the broker")()
     talk = Talk(region, server)
-    found["reset"] = {"before": talk.ways(ARRIVES_SECONDS), "torn": region.reset(), "ended": talk.is_torn()}
+    found["reset"] = {
+        "before": talk.ways(ARRIVES_SECONDS, ARRIVES_SECONDS),
+        "torn": region.reset(),
+        "ended": talk.is_torn(),
+    }
     talk.end()
     found["idle reset"] = region.reset()
     region.close()
@@ -159,21 +168,26 @@ def signals(folder: Path) -> dict[str, object]:
     actor = Actor("counter", lambda _: [sys.executable, "-c", _COUNTER, str(folder / "count")], folder)
     actor.start()
     assert _within(10, lambda: _size(folder / "count") > 3)
-    worked = threading.Event()
+    worked, looked = threading.Event(), threading.Event()
 
     def watch() -> None:
-        time.sleep(0.5)
-        before = _size(folder / "count")
-        time.sleep(0.5)
-        if _size(folder / "count") != before:
-            worked.set()
+        """What is seen between two looks at a stopped process counts, and nothing else."""
+        deadline = time.monotonic() + 20
+        while not looked.is_set() and time.monotonic() < deadline:
+            stopped, before = actor.is_stopped(), _size(folder / "count")
+            time.sleep(0.3)
+            after = _size(folder / "count")
+            if stopped and actor.is_stopped():
+                looked.set()
+                if after != before:
+                    worked.set()
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    evidence = stop(actor, 1.5)
+    evidence = stop(actor, 3.0)
     watcher.join()
     size = _size(folder / "count")
-    found = {"stop": evidence, "worked while stopped": worked.is_set()}
+    found = {"stop": evidence, "worked while stopped": worked.is_set() or not looked.is_set()}
     found["goes on"] = _within(5, lambda: _size(folder / "count") > size)
     found["kill"] = actor.kill() == -signal.SIGKILL
     ended = Actor("ended", lambda _: [sys.executable, "-c", "raise SystemExit(3)"], folder)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import zmq
@@ -70,10 +72,7 @@ class Ground:
         folder.mkdir(parents=True)
         self._mesh.write_text(mesh)
         self._make_keys()
-        with socket.socket() as bus, socket.socket() as http, socket.socket() as desk:
-            for one in (bus, http, desk):
-                one.bind(("127.0.0.1", 0))
-            self.port, self._http, self.desk_port = (one.getsockname()[1] for one in (bus, http, desk))
+        self.port, self._http, self.desk_port = _ports_of_its_own(3)
         self.endpoint = f"tcp://127.0.0.1:{self.port}"
 
     @property
@@ -148,3 +147,21 @@ def _write_pair(folder: Path) -> bytes:
         (folder / name).write_bytes(key + b"\n")
         (folder / name).chmod(0o600)
     return public + b"\n"
+
+
+_handed_out: set[int] = set()
+_handing_out = threading.Lock()
+
+
+def _ports_of_its_own(count: int) -> list[int]:
+    """Never handed out before: a broker that is dead for a moment holds no port, and the other worker would get it."""
+    found: list[int] = []
+    with _handing_out, ExitStack() as held:
+        while len(found) < count:
+            one = held.enter_context(socket.socket())
+            one.bind(("127.0.0.1", 0))
+            port = one.getsockname()[1]
+            if port not in _handed_out:
+                _handed_out.add(port)
+                found.append(port)
+    return found

@@ -31,7 +31,7 @@ SYSCALLS = (
 #: The thread is not named where only one is traced.
 _ENTERED = re.compile(r"^(\d+ +)?(\w+)\(", re.MULTILINE)
 #: A kill at the very moment in which strace lets go: it is on its way then, and strace has not noted it.
-AFTERMATH_SECONDS = 0.05
+AFTERMATH_SECONDS = 0.3
 _KILLED, _EXITED = "+++ killed by SIGKILL +++", "+++ exited with"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,10 +46,22 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self._database = sqlite3.connect(path, isolation_level=None, timeout=LOCK_SECONDS_MAX)
-        self._database.execute("PRAGMA journal_mode = WAL")
+        self._set_wal()
         self._database.execute("PRAGMA synchronous = OFF")  # a kill is no power cut
         self._database.execute("CREATE TABLE IF NOT EXISTS inbox (id TEXT PRIMARY KEY) STRICT")
         self._database.execute("CREATE TABLE IF NOT EXISTS effect (n INTEGER PRIMARY KEY, id TEXT, key TEXT) STRICT")
+
+    def _set_wal(self) -> None:
+        """Of two members that convert a new file at once one is refused, whatever its time-out."""
+        deadline = time.monotonic() + LOCK_SECONDS_MAX
+        while True:
+            try:
+                self._database.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
     def handle(self, arrivals: list[Arrival]) -> list[bool]:
         """One commit; for each whether it is new."""
