@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from atoll_ops import sockets
+from atoll_ops import agency, sockets
 from atoll_ops.agency import Agency
 from atoll_ops.control.agentwatch import AgentWatch
 from atoll_ops.errors import AgentGoneError
@@ -147,7 +147,7 @@ async def test_what_breaks_while_looking_is_said_and_nothing_stays_fresh(
     before = await watch.look()
     assert (watch.lost, before is None) == (None, False)
 
-    async def broken(**_: Any) -> dict[str, Any]:
+    async def broken(*_: Any, **__: Any) -> dict[str, Any]:
         raise KeyError("a bug of ours")
 
     monkeypatch.setattr(world["agency"], "ask", broken)
@@ -172,6 +172,35 @@ async def test_agents_that_hang_do_not_hold_up_the_snapshot(world: dict[str, Any
     seen = {part["name"]: part["state"] for part in (await world["agency"].ask(do="snapshot"))["parts"]}
     assert seen == {"broker": "unknown", "control": "running", "orders": "unknown", "sales": "unknown"}
     assert time.monotonic() - began < 2.9, "three that hang cost three times one"
+
+
+async def test_a_looker_sees_the_others_as_they_are_while_one_agent_hangs(
+    world: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look has half a second for all of them together."""
+    monkeypatch.setattr(agency, "_LATE_SECONDS", 1.5)
+    watch = AgentWatch(world["agency"])
+    assert await watch.look() is not None
+    world["sales"].hangs = True
+    seen: list[dict[str, str]] = []
+    lost = []
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and (not seen or seen[-1]["sales"] != "unknown"):
+        watch.expire()
+        looked = await watch.look()
+        assert looked is not None
+        lost.append(watch.lost)
+        seen.append({part["name"]: part["state"] for part in looked["parts"]})
+    assert lost.count(None) > len(lost) / 2, "one hung agent made them all look lost"  # a stall of ours may, once
+    assert seen[0]["sales"] == "running", "late is not gone"
+    assert seen[-1].pop("sales") == "unknown"
+    assert set(seen[-1].values()) == {"running"}
+    world["orders"].end()
+    watch.expire()
+    looked = await watch.look()
+    assert looked is not None
+    states = {part["name"]: part["state"] for part in looked["parts"]}
+    assert states["orders"] == "unknown", "nobody listens there: that is known at once"
 
 
 async def test_an_act_goes_to_the_agent_of_its_part_and_to_no_other(world: dict[str, Any]) -> None:

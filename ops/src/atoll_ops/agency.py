@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from atoll_ops import mesh, sockets
-from atoll_ops.errors import AgentGoneError, MeshError
+from atoll_ops.errors import AgentGoneError, AgentLateError, MeshError
 
 _SECONDS = 5.0
 #: Among several, one that hangs must not make everybody wait: it is as good as gone until it answers again.
 _SECONDS_AMONG_MANY = 1.0
+#: One that is only late, where nobody refuses, keeps what it said last for so long: a busy machine is no dead agent.
+_LATE_SECONDS = 3.0
 _ANSWER_BYTES_MAX = 4 * 1024 * 1024
 _GONE = "the agent is gone; ./atoll up starts one, which adopts what runs"
 _GONE_ELSEWHERE = "the agent in {}'s container does not answer: see `docker compose ps`"
@@ -44,11 +46,13 @@ class Agency:
         self._own = run / "agent.sock"
         self._agents = agents
         self._page = page
-        self._last: dict[str, list[Answer]] = {}  # an agent's parts as it last told them
+        self._last: dict[str, tuple[float, list[Answer]]] = {}  # an agent's parts as it last told them, and when
         self._kinds: dict[str, str] = {}  # as the page has them, in its order; read when first needed
 
-    async def ask(self, **request: Any) -> Answer:
+    async def ask(self, each_seconds: float = _SECONDS_AMONG_MANY, **request: Any) -> Answer:
         """One request, one answer: as from an agent that supervises all parts.
+
+        Where several are asked, each has `each_seconds`.
 
         Raises AgentGoneError if nobody who must answer does so in time.
         """
@@ -57,11 +61,11 @@ class Agency:
             return await _exchange(self._own, request, _SECONDS, _GONE)
         match request.get("do"):
             case "snapshot":
-                return self._merge(await self._ask_all(others, request))
+                return self._merge(await self._ask_all(others, request, each_seconds))
             case "operation":
-                return _first_known(await self._ask_all(others, request))
+                return _first_known(await self._ask_all(others, request, each_seconds))
             case "operations":
-                return _concatenated(await self._ask_all(others, request))
+                return _concatenated(await self._ask_all(others, request, each_seconds))
             case _:
                 return await self._ask_one(others, request)
 
@@ -73,12 +77,14 @@ class Agency:
             return {}
         return {entry.name: entry / "agent.sock" for entry in found}
 
-    async def _ask_all(self, others: dict[str, Path], request: Answer) -> dict[str, Answer | AgentGoneError]:
+    async def _ask_all(
+        self, others: dict[str, Path], request: Answer, seconds: float
+    ) -> dict[str, Answer | AgentGoneError]:
         """Everybody's answer or absence; our own agent's under "". Takes as long as the slowest, and no longer."""
         sockets_by_name = {"": self._own, **others}
         answers = await asyncio.gather(
             *(
-                _exchange(path, request, _SECONDS_AMONG_MANY, _GONE_ELSEWHERE.format(name or "control"))
+                _exchange(path, request, seconds, _GONE_ELSEWHERE.format(name or "control"))
                 for name, path in sockets_by_name.items()
             ),
             return_exceptions=True,
@@ -98,13 +104,15 @@ class Agency:
 
     def _merge(self, answers: dict[str, Answer | AgentGoneError]) -> Answer:
         """One snapshot. A part whose agent is gone keeps its row as it last was, marked unknown."""
-        own = answers[""]
+        own, now = answers[""], time.monotonic()
         parts: list[Answer] = []
         for name, answer in answers.items():
             if isinstance(answer, AgentGoneError):
-                parts += [_unknown(row) for row in self._last.get(name, [] if not name else [_never_seen(name)])]
+                heard, rows = self._last.get(name, (float("-inf"), [_never_seen(name)] if name else []))
+                late = isinstance(answer, AgentLateError) and now - heard < _LATE_SECONDS
+                parts += rows if late else [_unknown(row) for row in rows]
             else:
-                self._last[name] = answer["parts"]
+                self._last[name] = now, answer["parts"]
                 parts += answer["parts"]
         told = [answer for answer in answers.values() if not isinstance(answer, AgentGoneError)]
         return {
@@ -179,5 +187,7 @@ async def _exchange(path: Path, request: Answer, seconds: float, gone: str) -> A
                 return answer
             finally:
                 writer.close()
-    except (OSError, ValueError, TimeoutError) as error:
+    except TimeoutError as error:
+        raise AgentLateError(gone) from error
+    except (OSError, ValueError) as error:
         raise AgentGoneError(gone) from error

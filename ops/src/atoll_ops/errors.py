@@ -28,5 +28,9 @@ class AgentGoneError(OperationError):
     """Nobody answers on the agent's socket. Parts may run all the same; `./atoll up` adopts them."""
 
 
+class AgentLateError(AgentGoneError):
+    """Somebody listens on the agent's socket, and has not answered in time."""
+
+
 class EnvironmentFailedError(OperationError):
     """An installation failed: the text says the one thing that did, and where the whole output lies."""

@@ -17,6 +17,8 @@ from atoll_ops.errors import AgentGoneError
 
 FRESH_SECONDS = 0.2
 WAIT_SECONDS = 0.5
+#: Of several agents each has so long, well within that: one that hangs must not make the others look lost.
+EACH_SECONDS = 0.35
 _NONSENSE = "the agent talks nonsense"
 _log = structlog.get_logger("atoll.control")
 
@@ -60,7 +62,7 @@ class AgentWatch:
 
     async def _ask(self) -> None:
         try:
-            seen = await self._agency.ask(do="snapshot")
+            seen = await self._agency.ask(EACH_SECONDS, do="snapshot")
             if not isinstance(seen.get("parts"), list):
                 raise AgentGoneError(_NONSENSE)
             self.known, self.lost = seen, None
