@@ -153,6 +153,13 @@ class Fleet:
         assert pid, f"{name} has no process"
         return int(pid)
 
+    def assert_stays(self, name: str, pid: int, seconds: float = 1.0) -> None:
+        """It is the same process all the while: what was asked for and should not have been done would show by then."""
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            assert self.seen()[name]["pid"] == pid, f"{name} is another process, or none"
+            time.sleep(0.05)
+
     def signal(self, name: str, number: signal.Signals, pid: int | None = None) -> int:
         """Send a signal to a part's process group, the way an operating system would; its pid."""
         pid = pid or self.pid(name)
@@ -196,17 +203,17 @@ class Fleet:
         """Base URL of the gateway."""
         return self.credentials["gateway"].rstrip("/")
 
-    def token(self, scope: str | None = None, *, fresh: bool = False) -> str:
-        """An access token of the demo client; cached for a minute when no scope is named.
+    def token(self, scope: str | None = None, *, fresh: bool = False, seconds: float = 60) -> str:
+        """An access token of the demo client; cached for `seconds` when no scope is named (it lives for ten minutes).
 
-        Who is about to end auth asks for a fresh one: what is left of that minute may be too short for him.
+        Who is about to end auth asks for a fresh one, for as long as auth will be away: nobody can renew it then.
         """
         if scope is None and not fresh and time.monotonic() < self._token_until:
             return self._token
         asked = {"grant_type": "client_credentials"} | ({"scope": scope} if scope else {})
         token = self.grant(asked).body["access_token"]
         if scope is None:
-            self._token, self._token_until = token, time.monotonic() + 60
+            self._token, self._token_until = token, time.monotonic() + seconds
         return str(token)
 
     def grant(self, form: dict[str, str]) -> Answer:

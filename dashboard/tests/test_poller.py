@@ -129,7 +129,7 @@ def test_whoever_the_gateway_waits_for_stays_named_with_it() -> None:
     assert {one.part: one.waits for one in poller.seen().gone} == {"gateway": True, "auth": False, "broker": False}
     said = [one.text for one in fleetview.view_of(poller.seen(), 1.0, time.monotonic(), {}, held=False).absences]
     assert said == [
-        "gateway lets nobody in: waiting for: revocations, auth's word, which comes over the broker",
+        "gateway lets no operator in: waiting for: revocations of auth, which come over the broker",
         "auth is gone: when last heard of: stopped by amy: a drill",
         "broker is gone: no answer in time",
     ]
@@ -149,3 +149,18 @@ def test_a_gateway_that_waits_accuses_nobody_who_was_there() -> None:
     source.says = Trouble("gateway", "waiting for: revocations", waits=True)
     poller.look()
     assert [one.part for one in poller.seen().gone] == ["gateway"]
+
+
+def test_a_broker_that_hangs_is_named_again_when_the_gateway_waits() -> None:
+    """One look that got no answer in between is not the end of what was known."""
+    source = Source()
+    poller = Poller(source)
+    paused = {"name": "broker", "instance": 1, "kind": "core", "state": "paused"}
+    source.says = answer(parts=[paused], bus={"available": False, "why": "no answer in time"})
+    poller.look()
+    for says in (Trouble("gateway", "no answer in time"), Trouble("gateway", "waiting for: revocations", waits=True)):
+        source.says = says
+        poller.look()
+    assert {one.part: one.text for one in poller.seen().gone} == {
+        "gateway": "waiting for: revocations", "broker": "when last heard of: no answer in time",
+    }  # fmt: skip

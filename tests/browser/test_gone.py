@@ -128,8 +128,9 @@ def test_every_page_names_what_is_gone_and_keeps_what_it_knew(
             "broker",
         ):  # after 15 s the gateway waits for auth's word: who is gone is named all the same
             for tab in wall.tabs.values():
-                tab.banner("gateway lets nobody in").wait_for(timeout=(UNKNOWN_SECONDS + SLACK_SECONDS) * 1000)
+                tab.banner("gateway lets no operator in").wait_for(timeout=(UNKNOWN_SECONDS + SLACK_SECONDS) * 1000)
                 expect(tab.banner(f"{part} is gone")).to_be_visible()
+                expect(tab.page.get_by_text("gateway is gone")).to_have_count(0)
     for tab in wall.tabs.values():
         expect(tab.banner(rf"\b{part}\b")).to_be_hidden(timeout=SLACK_SECONDS * 1000)
     for tab in wall.of("overview"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -137,8 +138,9 @@ def test_stale(
     try:
         for tab in tabs.values():
             expect(tab.strip).to_contain_text(OLD, timeout=12_000)
-        dashboard = whole.signal("dashboard", signal.SIGSTOP)
+        dashboard, stopped = whole.signal("dashboard", signal.SIGSTOP), time.monotonic()
         for name, tab in tabs.items():
+            assert time.monotonic() - stopped < 50, "too slow: the agent ends such a stop after 60 s"
             expect(tab.strip).to_contain_text(OLD)
             shown = set(tab.states().values())
             assert "running" in shown or name not in ("overview", "service"), f"no longer stale: {shown}"

@@ -111,7 +111,7 @@ def test_a_viewer_sees_no_button_and_the_api_refuses_her(
         headers={"Idempotency-Key": uuid4().hex},
     )  # fmt: skip
     assert answer.status == 403, answer
-    assert whole.pid("payments") == before
+    whole.assert_stays("payments", before)
     denied = poll_until("the refusal in the audit", lambda: record.since(last), seconds=5)
     assert [(row["who"], row["act"], row["target"]) for row in denied] == [("vera", "kill", "payments/1")]
     assert "denied" in str(denied[0]["result"]).lower()
@@ -237,7 +237,7 @@ def test_a_wrong_name_does_not_kill(visit: Visitors, olaf: Person, whole: Fleet,
     expect(confirm).to_be_enabled()
     tab.dialog.get_by_role("button", name="Cancel").click()
     expect(tab.dialog).to_be_hidden()
-    assert whole.pid("payments") == before
+    whole.assert_stays("payments", before)
 
 
 @pytest.mark.parametrize("act", ["Kill", "Restart"])
@@ -248,7 +248,7 @@ def test_cancel_comes_first_and_escape_closes(visit: Visitors, olaf: Person, who
     expect(tab.dialog.get_by_role("button", name="Cancel")).to_be_focused()
     tab.page.keyboard.press("Escape")
     expect(tab.dialog).to_be_hidden()
-    assert whole.pid("payments") == before
+    whole.assert_stays("payments", before)
 
 
 def test_broker_and_auth_are_the_admins(visit: Visitors, olaf: Person, admin: Person) -> None:

@@ -21,7 +21,7 @@ from polling import poll_until
 
 PLANTED = Path(__file__).parent / "planted"
 LEASE_SECONDS = 2
-INVOICES = 60
+INVOICES = 100
 RATE = 6
 #: The books must stay red for so long after all has settled.
 RED_SECONDS = 5
@@ -52,20 +52,22 @@ def under_signals(shop: Fleet, file: Path, part: str) -> None:
         [str(LAUNCHER), "demo", str(file), "--rate", str(RATE), "--state", str(shop.state)],
         cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
     )  # fmt: skip
+    wanted = len(invoices.read(file).orders)
     try:
         poll_until("the first orders", lambda: shop.call("GET", "/orders?limit=1").body["items"], seconds=60)
         # At work, before any stop: after a stop past the lease its acks are stale, and nothing is lost by them.
         for _ in range(AT_WORK_KILLS):
-            upto = accepted(shop) + AT_WORK_ORDERS
+            upto = min(accepted(shop) + AT_WORK_ORDERS, wanted)
             poll_until("orders under way", lambda: accepted(shop), upto.__le__, seconds=60)
             shop.wait_back(part, shop.signal(part, signal.SIGKILL))
-        for _ in range(2):
+        for stops in range(2):
+            poll_until(f"{part} to be on the bus", lambda: shop.seen()[part]["state"], "running".__eq__, seconds=20)
+            assert stops or accepted(shop) < wanted, "the load is over: a stop of who has nothing to do proves nothing"
             pid = shop.signal(part, signal.SIGSTOP)
             time.sleep(LEASE_SECONDS * 1.25)  # the fault itself
             shop.signal(part, signal.SIGCONT, pid)
             time.sleep(LATE_SECONDS)  # the fault too: it goes on with what it holds, under leases that are over
             shop.wait_back(part, shop.signal(part, signal.SIGKILL))
-        wanted = len(invoices.read(file).orders)
         poll_until("all orders to be sent", lambda: accepted(shop), lambda orders: orders == wanted, seconds=60)
     finally:
         demo.terminate()  # with a planted fault the sagas do not end, and the demo would wait for them

@@ -77,10 +77,20 @@ def system(built: dict[str, Image], builder: Builder, whole: dict[str, Any]) -> 
 
 
 def snapshot(system: Composed) -> dict[str, dict[str, Any]]:
-    """`docker compose exec control atoll status --json`: name -> part."""
-    code, said = system.exec("control", "atoll", "status", "--json")
-    assert code == 0, said
-    return {part["name"]: part for part in json.loads(said)["parts"]}
+    """`docker compose exec control atoll status --json`: name -> part.
+
+    Asked again while an agent whose container runs is late: the command knows nothing of before, and waits a second.
+    """
+
+    def seen() -> dict[str, dict[str, Any]]:
+        code, said = system.exec("control", "atoll", "status", "--json")
+        assert code == 0, said
+        return {part["name"]: part for part in json.loads(said)["parts"]}
+
+    def told(parts: dict[str, dict[str, Any]]) -> bool:
+        return all(parts[name]["state"] != "unknown" for name in system.running if name in parts)
+
+    return poll_until("every agent to answer", seen, told, seconds=10)
 
 
 def not_running(system: Composed) -> dict[str, str]:

@@ -37,7 +37,7 @@ def _query(jaeger: str, path: str, **parameters: str | int) -> Any:
 def _services_of(jaeger: str, service: str, order: str) -> set[str]:
     """Every service with a span in those traces of `service` that tell of this order."""
     found = set()
-    for trace in _query(jaeger, "/api/traces", service=service, limit=200):
+    for trace in _query(jaeger, "/api/traces", service=service, limit=1000):
         if order in json.dumps(trace):
             found |= {str(process["serviceName"]) for process in trace["processes"].values()}
     return found

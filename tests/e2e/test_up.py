@@ -63,7 +63,8 @@ def test_ports_are_where_the_base_says(state: Path) -> None:
         running.atoll("up", "--detach", "--ports", str(base))
         assert running.gateway == f"http://127.0.0.1:{base}"
         assert http("GET", f"http://127.0.0.1:{base}/readyz").status == 200
-        assert running.port("control") == base + 7
+        assert running.seen()["control"]["port"] == base + 7
+        assert http("GET", f"http://127.0.0.1:{base + 7}/ready").status == 200
 
 
 def test_a_part_that_cannot_start_is_named_and_everything_stops_again(state: Path, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ class Sight:
         self.flags = flags
         self.wire = Wire(int(shop.bus.rsplit(":", 1)[1]))
         self._orders = 0
-        self._broker_port = shop.port("broker")  # asked once: the command is slower than what is measured
+        self._broker_port = shop.port("broker")
 
     def pids(self) -> dict[str, int]:
         """Of all consumers."""

@@ -340,8 +340,11 @@ class RealBroker:
             _write_key(directory / "broker.public", public)
 
     def _choose_ports(self) -> None:
-        self.endpoint = f"tcp://127.0.0.1:{free_port()}"
-        self.http = f"http://127.0.0.1:{free_port()}"
+        bus = http = free_port()
+        while http == bus:
+            http = free_port()
+        self.endpoint = f"tcp://127.0.0.1:{bus}"
+        self.http = f"http://127.0.0.1:{http}"
 
 
 def free_port() -> int:

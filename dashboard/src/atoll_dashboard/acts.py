@@ -171,15 +171,17 @@ def _carry_out(asked: Asked, reason: str) -> None:
 
 
 def _unanswered(act: str, name: str, trouble: Trouble) -> str:
-    """What is known of an act that got no answer. Control looks for the agent first: with it gone, nothing was done."""
-    if trouble.part == AGENT:
+    """What is known of an act that got no answer. Control looks for the agent first: with it gone, nothing was done.
+    Nor where the gateway passed nothing on.
+    """
+    if trouble.part == AGENT or trouble.waits:
         return f"Nothing was done to {name}: {_gone(trouble)}."
     what = f"{act.lower()} {name}"
     return f"Nobody knows what became of {what}: {_gone(trouble)}. Look at Operations before you ask again."
 
 
 def _gone(trouble: Trouble) -> str:
-    return f"{trouble.part} is gone: {wording.reason(trouble.part, trouble.text)}"
+    return wording.absence(trouble.part, trouble.text, waits=trouble.waits)
 
 
 def _say(words: str, *, signed_out: bool = False) -> None:

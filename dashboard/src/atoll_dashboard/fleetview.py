@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from atoll_dashboard import states, wording
-from atoll_dashboard.poller import Gone, Seen
+from atoll_dashboard.poller import Seen
 from atoll_dashboard.snapshot import Fault, Figures, Part, Snapshot
 
 #: Only an admin may act on these two (the ops API refuses others): everything stands on them.
@@ -96,23 +96,19 @@ class View:
 def view_of(seen: Seen, now: float, monotonic: float, ahead: Mapping[str, str], held: bool) -> View:
     """A look at what the poller saw, at `now` by the clock that people see and at `monotonic` by the poller's."""
     age_seconds = seen.age_seconds(monotonic)
-    gone = tuple(Absence(one.part, _said_of(one), one.since) for one in seen.gone)
+    gone = tuple(
+        Absence(one.part, wording.absence(one.part, one.text, waits=one.waits), one.since) for one in seen.gone
+    )
     named = absences(seen.snapshot, age_seconds, gone)
     states_age_seconds = seen.states_age_seconds(monotonic)
     return View(seen.snapshot, seen.at, now, age_seconds, states_age_seconds, named, ahead, held, seen.whole)
-
-
-def _said_of(one: Gone) -> str:
-    if one.waits:
-        return f"{one.part} lets nobody in: {one.text}, auth's word, which comes over the broker"
-    return f"{one.part} is gone: {wording.reason(one.part, one.text)}"
 
 
 def absences(snapshot: Snapshot | None, age_seconds: float, gone: tuple[Absence, ...]) -> tuple[Absence, ...]:
     """Everything that an alert names: what the poller missed, then the parts that the snapshot says are not there.
 
     An old snapshot accuses nobody: what it says of a part may be over. Nor does one without an agent, which is named
-    itself.
+    itself. (While the gateway waits for auth's word the poller names auth and the broker, as when last heard of.)
     """
     named = {one.part for one in gone}
     found = list(gone)

@@ -127,13 +127,16 @@ class Poller:
     def _still_gone(self) -> tuple[Gone, ...]:
         """Those of whom the gateway has not heard, and who were not there before: they are not back yet."""
         named = {one.part: one for one in self._seen.gone}
-        parts = {part.name: part for part in self._seen.snapshot.parts} if self._seen.snapshot else {}
+        last = self._seen.snapshot
+        parts = {part.name: part for part in last.parts} if last is not None else {}
         found = []
         for name in _AWAITED:
             if name in named:
                 found.append(named[name])
             elif (part := parts.get(name)) is not None and part.state in states.GONE:
                 found.append(self._gone(name, f"when last heard of: {part.why or part.state}"))
+            elif name == "broker" and last is not None and not last.bus.available:
+                found.append(self._gone(name, f"when last heard of: {last.bus.why or 'it did not answer'}"))
         return tuple(found)
 
     def _missed(self, found: Snapshot) -> tuple[Gone, ...]:

@@ -61,6 +61,17 @@ def _local(at: float, zone: str | None) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(at, where)
 
 
+def state(waits: bool) -> str:
+    """What is said of a part that does not answer, or that waits for another's word before it lets an operator in."""
+    return "lets no operator in" if waits else "is gone"
+
+
+def absence(part: str, text: str, *, waits: bool) -> str:
+    """That, with the reason."""
+    why = f"{text} of auth, which come over the broker" if waits else reason(part, text)
+    return f"{part} {state(waits)}: {why}"
+
+
 def reason(part: str, text: str) -> str:
     """Why a part is gone, without what the page has said already: that it is."""
     return text.removeprefix(f"{part} is away: ").removeprefix(f"the {part} is gone; ")

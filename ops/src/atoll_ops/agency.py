@@ -3,7 +3,7 @@
 On a host there is one agent. In containers there is one a part, PID 1 of each, and its socket lies in a volume that it
 shares with control alone: no container needs the engine's socket for an operator to act. So what is asked is asked of
 all of them at once, of the one that it concerns, or of whoever knows; and one that does not answer costs what it alone
-knows: its part is shown as unknown, everything else goes on.
+knows: its part is shown as unknown (after 3 s, if somebody listens and is only late), everything else goes on.
 
     RUN/agent.sock              our own agent: on a host the only one
     AGENTS/PART/agent.sock      the agents of other containers, where that directory is there
@@ -22,7 +22,7 @@ from atoll_ops import mesh, sockets
 from atoll_ops.errors import AgentGoneError, AgentLateError, MeshError
 
 _SECONDS = 5.0
-#: Among several, one that hangs must not make everybody wait: it is as good as gone until it answers again.
+#: Among several, one that hangs must not make everybody wait.
 _SECONDS_AMONG_MANY = 1.0
 #: One that is only late, where nobody refuses, keeps what it said last for so long: a busy machine is no dead agent.
 _LATE_SECONDS = 3.0
@@ -47,6 +47,7 @@ class Agency:
         self._agents = agents
         self._page = page
         self._last: dict[str, tuple[float, list[Answer]]] = {}  # an agent's parts as it last told them, and when
+        self._agent: Answer = {"state": "gone", "pid": None}  # our own, as it last told of itself
         self._kinds: dict[str, str] = {}  # as the page has them, in its order; read when first needed
 
     async def ask(self, each_seconds: float = _SECONDS_AMONG_MANY, **request: Any) -> Answer:
@@ -110,15 +111,19 @@ class Agency:
             if isinstance(answer, AgentGoneError):
                 heard, rows = self._last.get(name, (float("-inf"), [_never_seen(name)] if name else []))
                 late = isinstance(answer, AgentLateError) and now - heard < _LATE_SECONDS
-                parts += rows if late else [_unknown(row) for row in rows]
+                parts += [_late(row) if late else _unknown(row) for row in rows]
             else:
                 self._last[name] = now, answer["parts"]
                 parts += answer["parts"]
+        if not isinstance(own, AgentGoneError):
+            self._agent = own["agent"]
+        elif not isinstance(own, AgentLateError) or now - self._last.get("", (float("-inf"), []))[0] >= _LATE_SECONDS:
+            self._agent = {"state": "gone", "pid": None}
         told = [answer for answer in answers.values() if not isinstance(answer, AgentGoneError)]
         return {
             "system": told[0]["system"] if told else None,
             "as_of": time.time(),
-            "agent": own["agent"] if not isinstance(own, AgentGoneError) else {"state": "gone", "pid": None},
+            "agent": self._agent,
             "parts": self._in_order(parts),
         }
 
@@ -143,6 +148,11 @@ def _unknown(row: Answer) -> Answer:
     why = _GONE_ELSEWHERE.format(row["name"])
     nothing = {"pid": None, "uptime_seconds": None, "memory_mb": None, "paused_until": None, "operation": None}
     return row | nothing | {"state": "unknown", "why": why}
+
+
+def _late(row: Answer) -> Answer:
+    """A part's last row while its agent is only late: what it does now is not known."""
+    return row | {"uptime_seconds": None, "memory_mb": None, "operation": None}
 
 
 def _never_seen(name: str) -> Answer:

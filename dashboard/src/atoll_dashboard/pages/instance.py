@@ -65,7 +65,7 @@ def _told(what: str, part: Part, ask: Callable[[], Answer], *, held: bool) -> To
         told = Told(ask())
         at = time.monotonic()
     except Trouble as trouble:
-        told = Told(last, f"{trouble.part} is gone: {what} unknown. {_plain(trouble)}.")
+        told = Told(last, f"{trouble.part} {wording.state(trouble.waits)}: {what} unknown. {_plain(trouble)}.")
     except Withdrawn as withdrawn:
         told = Told(last, f"Your access was withdrawn: {withdrawn.text}", "down")
     except Refused as refused:
