@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Protocol
 
 from measured import say
@@ -19,6 +20,8 @@ from syscalls.processes import Nursery, Point
 WORKERS = 2
 #: Crashes that one data directory lives through; then a new one, so that a failure has a short history.
 CRASHES_A_LIFE = 20
+#: Rounds that are counted; a usual one has what is tried. One that batched oddly has calls that no other makes.
+COUNTS = 3
 #: (role of the thread, syscall) -> calls.
 Counts = Counter[tuple[str, str]]
 
@@ -106,12 +109,13 @@ class Trial:
         try:
             life = self.begin(nurseries, self.folder / "counting")
             try:
-                counts = life.count()
+                rounds = [life.count() for _ in range(COUNTS)]
             finally:
                 life.end()
         finally:
             nurseries.end()
-        return Counter({kind: calls for kind, calls in counts.items() if not self.roles or kind[0] in self.roles})
+        kinds = {kind for counts in rounds for kind in counts if not self.roles or kind[0] in self.roles}
+        return Counter({kind: median(counts[kind] for counts in rounds) for kind in kinds})
 
     def _try_all(self, points: list[Point]) -> None:
         waiting: queue.SimpleQueue[Point] = queue.SimpleQueue()
