@@ -105,13 +105,14 @@ class Trial:
         self.tally.assert_enough(self.kinds)
 
     def _count(self) -> Counts:
-        nurseries = Nurseries()
+        nurseries, rounds = Nurseries(), []
         try:
-            life = self.begin(nurseries, self.folder / "counting")
-            try:
-                rounds = [life.count() for _ in range(COUNTS)]
-            finally:
-                life.end()
+            for number in range(COUNTS):
+                life = self.begin(nurseries, self.folder / f"counting-{number}")
+                try:
+                    rounds.append(life.count())
+                finally:
+                    life.end()
         finally:
             nurseries.end()
         kinds = {kind for counts in rounds for kind in counts if not self.roles or kind[0] in self.roles}
