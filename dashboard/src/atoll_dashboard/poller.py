@@ -119,7 +119,7 @@ class Poller:
     def _miss(self, trouble: Trouble) -> None:
         """Nothing new: what was known stays, and grows old."""
         self._note(trouble)
-        gone: tuple[Gone, ...] = (replace(self._gone(trouble.part, trouble.text), waits=trouble.waits),)
+        gone: tuple[Gone, ...] = (self._gone(trouble.part, trouble.text, waits=trouble.waits),)
         if trouble.waits:
             gone += self._still_gone()
         self._seen = replace(self._seen, gone=gone)
@@ -149,9 +149,9 @@ class Poller:
             missed.append(self._gone("broker", found.bus.why or "it does not answer"))
         return tuple(missed)
 
-    def _gone(self, part: str, text: str) -> Gone:
+    def _gone(self, part: str, text: str, *, waits: bool = False) -> Gone:
         known = next((one for one in self._seen.gone if one.part == part), None)
-        return Gone(part, text, known.since if known else self._wall())
+        return Gone(part, text, known.since if known else self._wall(), waits)
 
     def _note(self, trouble: Trouble) -> None:
         self.failures[trouble.part] = self.failures.get(trouble.part, 0) + 1

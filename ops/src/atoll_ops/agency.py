@@ -109,15 +109,14 @@ class Agency:
         parts: list[Answer] = []
         for name, answer in answers.items():
             if isinstance(answer, AgentGoneError):
-                heard, rows = self._last.get(name, (float("-inf"), [_never_seen(name)] if name else []))
-                late = isinstance(answer, AgentLateError) and now - heard < _LATE_SECONDS
-                parts += [_late(row) if late else _unknown(row) for row in rows]
+                _, rows = self._last.get(name, (0.0, [_never_seen(name)] if name else []))
+                parts += [_late(row) if self._is_late(name, answer, now) else _unknown(row) for row in rows]
             else:
                 self._last[name] = now, answer["parts"]
                 parts += answer["parts"]
         if not isinstance(own, AgentGoneError):
             self._agent = own["agent"]
-        elif not isinstance(own, AgentLateError) or now - self._last.get("", (float("-inf"), []))[0] >= _LATE_SECONDS:
+        elif not self._is_late("", own, now):
             self._agent = {"state": "gone", "pid": None}
         told = [answer for answer in answers.values() if not isinstance(answer, AgentGoneError)]
         return {
@@ -126,6 +125,10 @@ class Agency:
             "agent": self._agent,
             "parts": self._in_order(parts),
         }
+
+    def _is_late(self, name: str, gone: AgentGoneError, now: float) -> bool:
+        """Whether it is only late: somebody listens there, and answered a moment ago."""
+        return isinstance(gone, AgentLateError) and name in self._last and now - self._last[name][0] < _LATE_SECONDS
 
     def _in_order(self, parts: list[Answer]) -> list[Answer]:
         """In the page's order, and with the page's word for what kind a part is that never answered."""
