@@ -249,7 +249,7 @@ def test_a_pause_ends_by_itself_even_if_its_agent_does_not_see_it(system: System
     system.kill_agent()
     part = system.part("one")
     assert part["state"] == "paused"
-    time.sleep(max(0.0, part["paused_until"] - time.time()))  # it runs out with nobody there to see it
+    poll_until("the pause to run out with nobody there to see it", lambda: time.time() > part["paused_until"])
     system.up()
     assert system.wait_running("one")["pid"] == pid
 

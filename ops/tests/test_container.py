@@ -218,4 +218,4 @@ def _zombies(parent: int) -> int:
 
 def _latest_pid(pid: int) -> int:
     """The last pid that was given out in the namespace of `pid`: /proc/loadavg as seen from inside."""
-    return int(Path(f"/proc/{pid}/root/proc/loadavg").read_text().split()[-1])
+    return int(Path("/proc", str(pid), "root", "proc", "loadavg").read_text().split()[-1])

@@ -7,8 +7,8 @@ should, with each effect once. See planted/crash_points for where the points lie
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from uuid import uuid4
@@ -64,8 +64,8 @@ def test_an_order_ends_well_wherever_a_service_crashes(
         file.write_text(f"{point} {number}")
         sku = f"S-{uuid4().hex[:12]}"
         _order_ends_well(shop, sku, path)
-        if file.exists():
-            time.sleep(0.5)  # a passing may be on its way: its ack is out, its death is not
+        with suppress(AssertionError):  # a passing may be on its way: its ack is out, its death is not
+            poll_until("the n-th passing", file.exists, lambda there: not there, seconds=0.5)
         if file.exists():  # the order went through without a n-th passing
             file.unlink()
             say(f"{service} {point} ({path}): {number - 1} crash points")

@@ -149,7 +149,8 @@ def _project(folder: Path, dockerfile: str, **files: str) -> dict[str, Any]:
         ("RUN echo out of order && exit 3", "exited 3"),
         ("COPY nothing.txt .", "has none of it"),
         ("COPY --from=elsewhere a .", "no stage or context 'elsewhere'"),
-        ("RUN test -e /work || test -e /root/.profile || exit 9", "exited 9"),  # nothing of this machine is seen
+        # Nothing of this machine is seen.
+        (f"RUN test -e {reading.REPOSITORY} || test -e {Path.home()}/.profile || exit 9", "exited 9"),
         ("RUN touch /usr/bin/planted", "Read-only file system"),
     ],
 )
